@@ -1,1 +1,3 @@
 //! darts-ops
+
+pub mod vector;
