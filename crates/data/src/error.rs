@@ -1,0 +1,159 @@
+//! What can go wrong with data, as one typed error: each variant names the operation, the offending value and what
+//! was expected, in a sentence that a person can act on. It refuses to carry bare strings from below without a place.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Errors of datasets, transforms and loaders.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused a file operation.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb ("read", "list").
+        operation: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+
+    /// A dataset's files are at none of the places where they may be.
+    #[error(
+        "{dataset} not found: looked for {marker} in {}; {remedy}",
+        list(looked_in)
+    )]
+    NotFound {
+        /// The dataset's name.
+        dataset: String,
+        /// The file or folder that tells the dataset's own folder.
+        marker: String,
+        /// Every folder that was looked in.
+        looked_in: Vec<PathBuf>,
+        /// What to do about it.
+        remedy: String,
+    },
+
+    /// A file is shorter or longer than its format says.
+    #[error("{}: {found} bytes, expected {expected}; the file is damaged or incomplete: fetch it again", path.display())]
+    WrongSize {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        found: u64,
+        /// What the size has to be.
+        expected: String,
+    },
+
+    /// A record's label is outside the dataset's classes.
+    #[error("{}: record {record} has label {label}, expected 0 to {}", path.display(), classes - 1)]
+    Label {
+        /// The file.
+        path: PathBuf,
+        /// The record's number within the file, from 0.
+        record: usize,
+        /// The label found.
+        label: u8,
+        /// Number of classes.
+        classes: usize,
+    },
+
+    /// An image file could not be turned into pixels.
+    #[error("{}: {reason}", path.display())]
+    Image {
+        /// The image file.
+        path: PathBuf,
+        /// Why it was refused.
+        reason: String,
+    },
+
+    /// More image files are unreadable than the caller allowed.
+    #[error(
+        "{found} unreadable images, at most {allowed} allowed (max_bad_images): {}",
+        listed(first)
+    )]
+    TooManyBadImages {
+        /// How many were found so far.
+        found: usize,
+        /// The limit.
+        allowed: usize,
+        /// The first of them, with reasons.
+        first: Vec<String>,
+    },
+
+    /// A folder does not have the layout of an image dataset.
+    #[error("{}: {problem}; expected {expected}", path.display())]
+    Layout {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+        /// What was expected instead.
+        expected: &'static str,
+    },
+
+    /// A dataset has fewer examples than one batch.
+    #[error(
+        "the split has {examples} examples, fewer than one batch of {batch_size}: use a smaller batch or more data"
+    )]
+    SplitTooSmall {
+        /// Examples in the split.
+        examples: usize,
+        /// Examples wanted per batch.
+        batch_size: usize,
+    },
+
+    /// A setting has a value outside its domain.
+    #[error("{setting} is {value}, expected {expected}")]
+    Setting {
+        /// Name of the setting.
+        setting: &'static str,
+        /// The value given.
+        value: String,
+        /// The domain.
+        expected: &'static str,
+    },
+
+    /// A manifest is not what this version understands.
+    #[error("manifest of {dataset}: {reason}")]
+    Manifest {
+        /// The dataset's name, or the file it came from.
+        dataset: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A loader's worker thread panicked; the message is the panic's.
+    #[error("a data worker panicked at step {step}: {message}")]
+    Worker {
+        /// The batch that was being made.
+        step: u64,
+        /// The panic's message.
+        message: String,
+    },
+}
+
+impl Error {
+    /// An [`Error::Io`] about `path`, for `map_err`.
+    pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io {
+            operation,
+            path,
+            source,
+        }
+    }
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let names: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    names.join(", ")
+}
+
+fn listed(reasons: &[String]) -> String {
+    reasons.join("; ")
+}

@@ -1,0 +1,238 @@
+//! Batches, made by worker threads ahead of the trainer, in order, the same for any number of threads.
+//!
+//! A batch is a function of (seed, epoch, step) alone, so a run resumes in the middle of an epoch with
+//! [`Batches::skip`], and nothing of a skipped batch is read. Buffers are recycled: after the first few steps a step
+//! makes no allocation of 64 KiB or more, unless reading an image itself needs one. A loader refuses to leave an
+//! example out: an epoch's smaller last batch is used; and a training split smaller than one batch is an error.
+
+mod batch;
+mod workers;
+
+use std::sync::Arc;
+
+pub use batch::Batch;
+use batch::Pool;
+pub use workers::Batches;
+
+use crate::Error;
+use crate::dataset::Dataset;
+use crate::random::{Key, Purpose};
+use crate::transform::{Augment, Transform};
+
+/// Makes batches of a dataset's examples.
+///
+/// ```
+/// use darts_data::{Augment, Loader, SyntheticConfig, SyntheticImages};
+/// let train = SyntheticImages::train(&SyntheticConfig::default())?;
+/// let loader = Loader::new(train, Augment::cifar(), 64);
+/// for batch in loader.epoch(7, 0)?.skip(60) {
+///     let batch = batch?;
+///     assert_eq!(batch.images().len(), batch.labels().len() * 32 * 32 * 3);
+/// }
+/// # Ok::<(), darts_data::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Loader {
+    source: Arc<Source>,
+    batch_size: usize,
+    workers: usize,
+    ahead: usize,
+}
+
+/// What workers read from, shared by all of a loader's iterators.
+struct Source {
+    dataset: Arc<dyn Dataset>,
+    augment: Augment,
+    transform: Transform,
+    pool: Pool,
+}
+
+/// Which examples a step's batch holds, and what is done to them.
+enum Plan {
+    /// An epoch in random order.
+    Shuffled {
+        seed: u64,
+        epoch: u64,
+        order: Vec<u32>,
+    },
+    /// All examples in the dataset's order, unchanged.
+    InOrder,
+    /// A fresh random batch at each step.
+    Random { seed: u64 },
+}
+
+impl Loader {
+    /// A loader of batches of `batch_size`, with one worker thread that runs two batches ahead.
+    pub fn new(dataset: impl Dataset + 'static, augment: Augment, batch_size: usize) -> Self {
+        let transform = Transform::new(dataset.image_size(), &dataset.normalization());
+        let source = Source {
+            dataset: Arc::new(dataset),
+            augment,
+            transform,
+            pool: Pool::default(),
+        };
+        Self {
+            source: Arc::new(source),
+            batch_size,
+            workers: 1,
+            ahead: 2,
+        }
+    }
+
+    /// The same loader with this many worker threads, each one batch ahead and one at work; 0 makes batches in the
+    /// caller's thread. The batches are the same.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self.ahead = (2 * workers).max(1);
+        self
+    }
+
+    /// The dataset.
+    pub fn dataset(&self) -> &Arc<dyn Dataset> {
+        &self.source.dataset
+    }
+
+    /// Examples of a whole batch.
+    pub fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    /// Batches of an epoch: ⌈examples / batch size⌉.
+    pub fn steps(&self) -> u64 {
+        self.source.dataset.len().div_ceil(self.batch_size.max(1)) as u64
+    }
+
+    /// The batches of an epoch: every example once, in an order drawn by (seed, epoch), each augmented by (seed,
+    /// epoch, its index). The last batch is smaller where the batch size does not divide the examples.
+    ///
+    /// # Errors
+    /// [`Error::SplitTooSmall`] when there are fewer examples than one batch.
+    pub fn epoch(&self, seed: u64, epoch: u64) -> Result<Batches, Error> {
+        self.check_size()?;
+        let order = Key::new(seed, Purpose::SHUFFLE)
+            .epoch(epoch)
+            .generator()
+            .permutation(self.source.dataset.len());
+        Ok(self.batches(Plan::Shuffled { seed, epoch, order }, Some(self.steps())))
+    }
+
+    /// Every example once, in the dataset's order and without augmentation: for evaluation.
+    ///
+    /// # Errors
+    /// [`Error::SplitTooSmall`] when there is no example, or the batch size is 0.
+    pub fn in_order(&self) -> Result<Batches, Error> {
+        if self.source.dataset.is_empty() || self.batch_size == 0 {
+            return Err(self.too_small());
+        }
+        Ok(self.batches(Plan::InOrder, Some(self.steps())))
+    }
+
+    /// Batches without end, each of different examples drawn afresh: the batch at step k is a function of (seed, k)
+    /// alone. `random_batches(seed)?.skip(k)` starts at step k, at no cost.
+    ///
+    /// # Errors
+    /// [`Error::SplitTooSmall`] when there are fewer examples than one batch.
+    pub fn random_batches(&self, seed: u64) -> Result<Batches, Error> {
+        self.check_size()?;
+        Ok(self.batches(Plan::Random { seed }, None))
+    }
+
+    fn batches(&self, plan: Plan, end: Option<u64>) -> Batches {
+        self.source.pool.reserve(
+            self.ahead + 2,
+            self.batch_size,
+            self.source.dataset.image_size(),
+        );
+        Batches::new(
+            self.source.clone(),
+            plan,
+            self.batch_size,
+            end,
+            self.workers,
+            self.ahead,
+        )
+    }
+
+    fn check_size(&self) -> Result<(), Error> {
+        if self.batch_size == 0 || self.source.dataset.len() < self.batch_size {
+            return Err(self.too_small());
+        }
+        Ok(())
+    }
+
+    fn too_small(&self) -> Error {
+        Error::SplitTooSmall {
+            examples: self.source.dataset.len(),
+            batch_size: self.batch_size,
+        }
+    }
+}
+
+/// What a worker keeps from batch to batch.
+#[derive(Default)]
+struct Scratch {
+    pixels: Vec<u8>,
+    chosen: Vec<u32>,
+}
+
+impl Source {
+    /// Makes the batch of a step; `None` when `stopped` turned true on the way.
+    fn make(
+        &self,
+        plan: &Plan,
+        batch_size: usize,
+        step: u64,
+        scratch: &mut Scratch,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<Option<Batch>, Error> {
+        let size = self.dataset.image_size();
+        let first = match plan {
+            Plan::Random { .. } => 0,
+            _ => step as usize * batch_size,
+        };
+        let count = batch_size.min(self.dataset.len() - first);
+        if let Plan::Random { seed } = plan {
+            let mut random = Key::new(*seed, Purpose::RANDOM_BATCH)
+                .step(step)
+                .generator();
+            random.choose(self.dataset.len(), count, &mut scratch.chosen);
+        }
+        scratch.pixels.resize(size.len(), 0);
+        let mut batch = self.pool.take(step, count, size);
+        for position in 0..count {
+            if stopped() {
+                return Ok(None);
+            }
+            let (index, augment, key) = match plan {
+                Plan::InOrder => (
+                    first + position,
+                    Augment::none(),
+                    Key::new(0, Purpose::AUGMENT),
+                ),
+                Plan::Shuffled { seed, epoch, order } => {
+                    let index = order[first + position];
+                    let key = Key::new(*seed, Purpose::AUGMENT)
+                        .epoch(*epoch)
+                        .sample(index.into());
+                    (index as usize, self.augment, key)
+                }
+                Plan::Random { seed } => {
+                    let index = scratch.chosen[position];
+                    let key = Key::new(*seed, Purpose::AUGMENT_RANDOM_BATCH)
+                        .step(step)
+                        .sample(index.into());
+                    (index as usize, self.augment, key)
+                }
+            };
+            self.dataset.read(index, &mut scratch.pixels)?;
+            let (image, label) = batch.example_mut(position);
+            self.transform
+                .apply(&scratch.pixels, &augment.draw(size, key), image);
+            *label = self.dataset.label(index);
+        }
+        Ok(Some(batch))
+    }
+}
+
+#[cfg(test)]
+mod tests;
