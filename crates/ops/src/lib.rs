@@ -1,3 +1,18 @@
-//! darts-ops
+//! Numerical kernels for differentiable architecture search.
+//!
+//! Kernels take plain slices of f32 in channels-last order `[N, H, W, C]`, write outputs that their caller owns, and
+//! use all threads of the current rayon pool. They are deterministic: work is cut into pieces that depend on shapes
+//! alone and partial sums are added in a fixed order, so results are the same bits for any number of threads. The
+//! instruction set is chosen at run time ([`simd::InstructionSet`]).
 
+mod aligned;
+pub mod arena;
+pub mod error;
+pub mod images;
+mod matrix;
+mod scratch;
+mod shared;
+pub mod simd;
 pub mod vector;
+
+pub use error::Error;
