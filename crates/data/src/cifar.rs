@@ -13,27 +13,12 @@ const PIXELS: usize = SIDE * SIDE;
 const IMAGE: usize = PIXELS * CHANNELS;
 const RECORD: usize = 1 + IMAGE;
 const RECORDS_PER_FILE: usize = 10_000;
-const TRAIN_FILES: [&str; 5] = [
-    "data_batch_1.bin",
-    "data_batch_2.bin",
-    "data_batch_3.bin",
-    "data_batch_4.bin",
-    "data_batch_5.bin",
-];
+const TRAIN_FILES: [&str; 5] =
+    ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"];
 const TEST_FILES: [&str; 1] = ["test_batch.bin"];
 /// The classes, in the order of their labels.
-pub const CLASS_NAMES: [&str; 10] = [
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-];
+pub const CLASS_NAMES: [&str; 10] =
+    ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
 /// The dataset's folder, found and its files' sizes checked; nothing is read yet.
 #[derive(Clone, Debug)]
@@ -52,10 +37,7 @@ impl Cifar10 {
         let manifest = Manifest::named("cifar10")?;
         let folder = manifest.locate(dir.as_ref())?;
         manifest.check_files(&folder)?;
-        Ok(Self {
-            folder,
-            records_per_file: RECORDS_PER_FILE,
-        })
+        Ok(Self { folder, records_per_file: RECORDS_PER_FILE })
     }
 
     /// The 50,000 training images, in the files' order.
@@ -125,22 +107,12 @@ impl CifarImages {
             let label = record[0];
             if usize::from(label) >= CLASS_NAMES.len() {
                 let (path, classes) = (origin.to_path_buf(), CLASS_NAMES.len());
-                return Err(Error::Label {
-                    path,
-                    record: number,
-                    label,
-                    classes,
-                });
+                return Err(Error::Label { path, record: number, label, classes });
             }
             self.labels.push(label);
             let (red, others) = record[1..].split_at(PIXELS);
             let (green, blue) = others.split_at(PIXELS);
-            self.pixels.extend(
-                red.iter()
-                    .zip(green)
-                    .zip(blue)
-                    .flat_map(|((&r, &g), &b)| [r, g, b]),
-            );
+            self.pixels.extend(red.iter().zip(green).zip(blue).flat_map(|((&r, &g), &b)| [r, g, b]));
         }
         Ok(())
     }
@@ -180,12 +152,8 @@ mod tests {
 
     fn records(count: usize, seed: u64) -> Vec<u8> {
         let mut bytes = vec![0; count * RECORD];
-        Key::new(seed, Purpose::new("records"))
-            .generator()
-            .fill_bytes(&mut bytes);
-        bytes
-            .chunks_exact_mut(RECORD)
-            .for_each(|record| record[0] %= 10);
+        Key::new(seed, Purpose::new("records")).generator().fill_bytes(&mut bytes);
+        bytes.chunks_exact_mut(RECORD).for_each(|record| record[0] %= 10);
         bytes
     }
 
@@ -193,10 +161,7 @@ mod tests {
         for (seed, file) in TRAIN_FILES.iter().chain(&TEST_FILES).enumerate() {
             std::fs::write(folder.join(file), records(3, seed as u64)).unwrap();
         }
-        Cifar10 {
-            folder: folder.to_path_buf(),
-            records_per_file: 3,
-        }
+        Cifar10 { folder: folder.to_path_buf(), records_per_file: 3 }
     }
 
     #[test]
@@ -211,11 +176,7 @@ mod tests {
             train.read(index as usize, &mut pixels).unwrap();
             assert_eq!(train.label(index as usize), u32::from(record[0]));
             for (at, &value) in pixels.iter().enumerate() {
-                assert_eq!(
-                    value,
-                    record[1 + (at % 3) * PIXELS + at / 3],
-                    "image {index}, element {at}"
-                );
+                assert_eq!(value, record[1 + (at % 3) * PIXELS + at / 3], "image {index}, element {at}");
             }
         }
     }
@@ -226,10 +187,7 @@ mod tests {
         let dataset = small_dataset(folder.path());
         std::fs::remove_file(folder.path().join("data_batch_4.bin")).unwrap();
         let error = dataset.train().err().unwrap().to_string();
-        assert!(
-            error.starts_with("cannot open") && error.contains("data_batch_4.bin"),
-            "{error}"
-        );
+        assert!(error.starts_with("cannot open") && error.contains("data_batch_4.bin"), "{error}");
     }
 
     #[test]
@@ -239,12 +197,7 @@ mod tests {
         for size in [0, 3 * RECORD - 1, 3 * RECORD + 1] {
             std::fs::write(folder.path().join("test_batch.bin"), vec![0; size]).unwrap();
             let error = dataset.test().err().unwrap().to_string();
-            assert!(
-                error.contains(&format!(
-                    "test_batch.bin: {size} bytes, expected 9219 bytes"
-                )),
-                "{error}"
-            );
+            assert!(error.contains(&format!("test_batch.bin: {size} bytes, expected 9219 bytes")), "{error}");
         }
     }
 
@@ -252,23 +205,15 @@ mod tests {
     fn a_label_above_nine_is_named_with_its_record() {
         let mut bytes = records(3, 0);
         bytes[2 * RECORD] = 10;
-        let error = CifarImages::from_records(&bytes, Path::new("some.bin"))
-            .err()
-            .unwrap();
-        assert_eq!(
-            error.to_string(),
-            "some.bin: record 2 has label 10, expected 0 to 9"
-        );
+        let error = CifarImages::from_records(&bytes, Path::new("some.bin")).err().unwrap();
+        assert_eq!(error.to_string(), "some.bin: record 2 has label 10, expected 0 to 9");
     }
 
     #[test]
     fn a_folder_without_the_dataset_says_where_it_looked() {
         let folder = tempfile::tempdir().unwrap();
         let error = Cifar10::open(folder.path()).unwrap_err().to_string();
-        assert!(
-            error.contains("cifar-10-batches-bin") && error.contains("fetch cifar10"),
-            "{error}"
-        );
+        assert!(error.contains("cifar-10-batches-bin") && error.contains("fetch cifar10"), "{error}");
     }
 
     #[test]
@@ -293,10 +238,7 @@ mod tests {
                 Err(other) => panic!("unexpected {other}"),
             }
         }
-        assert!(
-            accepted > 2_000 && refused > 2_000,
-            "{accepted} accepted, {refused} refused"
-        );
+        assert!(accepted > 2_000 && refused > 2_000, "{accepted} accepted, {refused} refused");
     }
 
     #[test]
@@ -309,10 +251,7 @@ mod tests {
             println!("skipped: no CIFAR-10 in DARTS_DATA");
             return;
         };
-        for (images, per_class) in [
-            (dataset.train().unwrap(), 5000),
-            (dataset.test().unwrap(), 1000),
-        ] {
+        for (images, per_class) in [(dataset.train().unwrap(), 5000), (dataset.test().unwrap(), 1000)] {
             let mut counts = [0; 10];
             (0..images.len()).for_each(|index| counts[images.label(index) as usize] += 1);
             assert_eq!(counts, [per_class; 10]);

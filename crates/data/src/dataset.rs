@@ -22,10 +22,7 @@ pub struct ImageSize {
 impl ImageSize {
     /// A square image.
     pub const fn square(side: usize) -> Self {
-        Self {
-            height: side,
-            width: side,
-        }
+        Self { height: side, width: side }
     }
 
     /// Numbers (pixels × channels) of one image.
@@ -50,15 +47,10 @@ pub struct Normalization {
 
 impl Normalization {
     /// CIFAR-10's, over its training images.
-    pub const CIFAR10: Self = Self {
-        mean: [0.491_399_68, 0.482_158_27, 0.446_531_24],
-        std: [0.247_032_33, 0.243_485_05, 0.261_587_68],
-    };
+    pub const CIFAR10: Self =
+        Self { mean: [0.491_399_68, 0.482_158_27, 0.446_531_24], std: [0.247_032_33, 0.243_485_05, 0.261_587_68] };
     /// ImageNet's customary ones.
-    pub const IMAGENET: Self = Self {
-        mean: [0.485, 0.456, 0.406],
-        std: [0.229, 0.224, 0.225],
-    };
+    pub const IMAGENET: Self = Self { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
 }
 
 /// Labelled RGB images of one size, addressed by index.
@@ -140,11 +132,7 @@ impl Subset {
     /// # Panics
     /// If the range reaches beyond the dataset.
     pub fn range(dataset: Arc<dyn Dataset>, range: Range<usize>) -> Self {
-        assert!(
-            range.end <= dataset.len(),
-            "range {range:?} of a dataset of {} examples",
-            dataset.len()
-        );
+        assert!(range.end <= dataset.len(), "range {range:?} of a dataset of {} examples", dataset.len());
         let indices = range.map(|index| index as u32).collect();
         Self { dataset, indices }
     }
@@ -158,10 +146,7 @@ impl Subset {
     /// The two halves of a search: the first ⌊n/2⌋ examples train w, the others α.
     pub fn halves(dataset: Arc<dyn Dataset>) -> (Self, Self) {
         let (n, half) = (dataset.len(), dataset.len() / 2);
-        (
-            Self::range(dataset.clone(), 0..half),
-            Self::range(dataset, half..n),
-        )
+        (Self::range(dataset.clone(), 0..half), Self::range(dataset, half..n))
     }
 
     /// (kept, held out): from each class a share of its examples is held out, drawn by the seed; both parts keep
@@ -169,11 +154,7 @@ impl Subset {
     ///
     /// # Errors
     /// [`Error::Setting`] unless 0 ≤ fraction < 1.
-    pub fn hold_out(
-        dataset: Arc<dyn Dataset>,
-        fraction: f64,
-        seed: u64,
-    ) -> Result<(Self, Self), Error> {
+    pub fn hold_out(dataset: Arc<dyn Dataset>, fraction: f64, seed: u64) -> Result<(Self, Self), Error> {
         if !(0.0..1.0).contains(&fraction) {
             return Err(Error::Setting {
                 setting: "held-out fraction",
@@ -188,25 +169,13 @@ impl Subset {
         let mut held = vec![false; dataset.len()];
         for (class, mut members) in by_class.into_iter().enumerate() {
             let share = held_out_share(members.len(), fraction);
-            Key::new(seed, Purpose::SPLIT)
-                .sample(class as u64)
-                .generator()
-                .shuffle(&mut members);
+            Key::new(seed, Purpose::SPLIT).sample(class as u64).generator().shuffle(&mut members);
             for &index in &members[..share] {
                 held[index as usize] = true;
             }
         }
         let (held_out, kept) = (0..dataset.len() as u32).partition(|&index| held[index as usize]);
-        Ok((
-            Self {
-                dataset: dataset.clone(),
-                indices: kept,
-            },
-            Self {
-                dataset,
-                indices: held_out,
-            },
-        ))
+        Ok((Self { dataset: dataset.clone(), indices: kept }, Self { dataset, indices: held_out }))
     }
 
     /// The members' indices in the dataset that this is a part of.
@@ -252,25 +221,14 @@ mod tests {
     use crate::synthetic::{SyntheticConfig, SyntheticImages};
 
     fn dataset(len: usize) -> Arc<dyn Dataset> {
-        Arc::new(
-            SyntheticImages::train(&SyntheticConfig {
-                train_len: len,
-                ..SyntheticConfig::default()
-            })
-            .unwrap(),
-        )
+        Arc::new(SyntheticImages::train(&SyntheticConfig { train_len: len, ..SyntheticConfig::default() }).unwrap())
     }
 
     #[test]
     fn halves_share_nothing_and_cover_everything() {
         let (first, second) = Subset::halves(dataset(101));
         assert_eq!((first.len(), second.len()), (50, 51));
-        let both: Vec<u32> = first
-            .indices()
-            .iter()
-            .chain(second.indices())
-            .copied()
-            .collect();
+        let both: Vec<u32> = first.indices().iter().chain(second.indices()).copied().collect();
         assert_eq!(both, (0..101).collect::<Vec<u32>>());
     }
 
@@ -292,29 +250,20 @@ mod tests {
         }
         let again = Subset::hold_out(whole.clone(), 0.25, 1).unwrap();
         assert_eq!(held.indices(), again.1.indices());
-        assert_ne!(
-            held.indices(),
-            Subset::hold_out(whole, 0.25, 2).unwrap().1.indices()
-        );
+        assert_ne!(held.indices(), Subset::hold_out(whole, 0.25, 2).unwrap().1.indices());
     }
 
     #[test]
     fn hold_out_refuses_to_hold_out_everything() {
         let error = Subset::hold_out(dataset(4), 1.0, 0).err().unwrap();
-        assert_eq!(
-            error.to_string(),
-            "held-out fraction is 1, expected at least 0, less than 1"
-        );
+        assert_eq!(error.to_string(), "held-out fraction is 1, expected at least 0, less than 1");
     }
 
     #[test]
     fn subset_reads_what_the_dataset_reads() {
         let whole = dataset(20);
         let part = Subset::range(whole.clone(), 5..9);
-        let (mut a, mut b) = (
-            vec![0; whole.image_size().len()],
-            vec![0; whole.image_size().len()],
-        );
+        let (mut a, mut b) = (vec![0; whole.image_size().len()], vec![0; whole.image_size().len()]);
         whole.read(7, &mut a).unwrap();
         part.read(2, &mut b).unwrap();
         assert_eq!(a, b);

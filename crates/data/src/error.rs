@@ -20,10 +20,7 @@ pub enum Error {
     },
 
     /// A dataset's files are at none of the places where they may be.
-    #[error(
-        "{dataset} not found: looked for {marker} in {}; {remedy}",
-        list(looked_in)
-    )]
+    #[error("{dataset} not found: looked for {marker} in {}; {remedy}", list(looked_in))]
     NotFound {
         /// The dataset's name.
         dataset: String,
@@ -69,10 +66,7 @@ pub enum Error {
     },
 
     /// More image files are unreadable than the caller allowed.
-    #[error(
-        "{found} unreadable images, at most {allowed} allowed (max_bad_images): {}",
-        listed(first)
-    )]
+    #[error("{found} unreadable images, at most {allowed} allowed (max_bad_images): {}", listed(first))]
     TooManyBadImages {
         /// How many were found so far.
         found: usize,
@@ -138,19 +132,12 @@ impl Error {
     /// An [`Error::Io`] about `path`, for `map_err`.
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
-        move |source| Self::Io {
-            operation,
-            path,
-            source,
-        }
+        move |source| Self::Io { operation, path, source }
     }
 }
 
 fn list(paths: &[PathBuf]) -> String {
-    let names: Vec<String> = paths
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
+    let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     names.join(", ")
 }
 

@@ -1,7 +1,7 @@
 //! Datasets, deterministic augmentation and prefetching loaders for architecture search.
 //!
 //! A [`Dataset`] is a set of labelled RGB images of one size: [`cifar::Cifar10`] in its official layout,
-//! [`synthetic::SyntheticImages`] generated from a seed, or your own. [`Subset`] cuts it into halves and held-out
+//! [`image_folder::ImageFolder`] for any folder of images, [`synthetic::SyntheticImages`] generated from a seed, or your own. [`Subset`] cuts it into halves and held-out
 //! parts. A [`Loader`] makes augmented, normalized batches of it on worker threads, ahead of the trainer. Every random
 //! number is a function of (seed, purpose, epoch, step, sample), see [`random`]: the same seed gives the same bytes for
 //! any number of threads, and an epoch can be resumed at any step.
@@ -30,16 +30,20 @@
 pub mod cifar;
 pub mod dataset;
 mod error;
+pub mod image_folder;
 pub mod loader;
 pub mod manifest;
 pub mod random;
 pub mod synthetic;
+#[cfg(test)]
+mod test_memory;
 pub mod transform;
 mod whole_file;
 
 pub use cifar::Cifar10;
 pub use dataset::{Dataset, ImageSize, Normalization, Subset};
 pub use error::Error;
+pub use image_folder::{ImageFolder, ImageFolderConfig};
 pub use loader::{Batch, Batches, Loader};
 pub use synthetic::{SyntheticConfig, SyntheticImages};
 pub use transform::Augment;

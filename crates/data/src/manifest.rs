@@ -100,21 +100,11 @@ impl Manifest {
     /// [`Error::Manifest`] when it is no valid JSON, has unknown fields, a path that leaves the dataset's folder, or a
     /// checksum of the wrong form.
     pub fn parse(origin: &str, json: &[u8]) -> Result<Self, Error> {
-        let wrong = |reason: String| Error::Manifest {
-            dataset: origin.to_owned(),
-            reason,
-        };
-        let manifest: Self =
-            serde_json::from_slice(json).map_err(|error| wrong(error.to_string()))?;
+        let wrong = |reason: String| Error::Manifest { dataset: origin.to_owned(), reason };
+        let manifest: Self = serde_json::from_slice(json).map_err(|error| wrong(error.to_string()))?;
         let files = manifest.files.iter().map(|file| file.path.as_path());
-        let archives = manifest
-            .archives
-            .iter()
-            .map(|archive| Path::new(&archive.file));
-        for path in std::iter::once(manifest.folder.as_path())
-            .chain(files)
-            .chain(archives)
-        {
+        let archives = manifest.archives.iter().map(|archive| Path::new(&archive.file));
+        for path in std::iter::once(manifest.folder.as_path()).chain(files).chain(archives) {
             if !stays_inside(path) {
                 return Err(wrong(format!("path {} leaves its folder", path.display())));
             }
@@ -122,15 +112,9 @@ impl Manifest {
         if manifest.files.is_empty() {
             return Err(wrong("it lists no files".to_owned()));
         }
-        for sum in manifest
-            .archives
-            .iter()
-            .filter_map(|archive| archive.sha256.as_deref())
-        {
+        for sum in manifest.archives.iter().filter_map(|archive| archive.sha256.as_deref()) {
             if sum.len() != 64 || !sum.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')) {
-                return Err(wrong(format!(
-                    "sha256 {sum:?} is not 64 lowercase hexadecimal digits"
-                )));
+                return Err(wrong(format!("sha256 {sum:?} is not 64 lowercase hexadecimal digits")));
             }
         }
         Ok(manifest)
@@ -144,19 +128,13 @@ impl Manifest {
     pub fn locate(&self, dir: &Path) -> Result<PathBuf, Error> {
         let candidates = [dir.to_path_buf(), dir.join(&self.folder)];
         let marker = &self.files[0].path;
-        match candidates
-            .iter()
-            .find(|folder| folder.join(marker).is_file())
-        {
+        match candidates.iter().find(|folder| folder.join(marker).is_file()) {
             Some(folder) => Ok(folder.clone()),
             None => Err(Error::NotFound {
                 dataset: self.title.clone(),
                 marker: marker.display().to_string(),
                 looked_in: candidates.to_vec(),
-                remedy: format!(
-                    "run `cargo xtask fetch {}` or point --data to it",
-                    self.name
-                ),
+                remedy: format!("run `cargo xtask fetch {}` or point --data to it", self.name),
             }),
         }
     }
@@ -168,15 +146,9 @@ impl Manifest {
     pub fn check_files(&self, folder: &Path) -> Result<(), Error> {
         for file in &self.files {
             let path = folder.join(&file.path);
-            let found = std::fs::metadata(&path)
-                .map_err(Error::io("find", &path))?
-                .len();
+            let found = std::fs::metadata(&path).map_err(Error::io("find", &path))?.len();
             if let Some(expected) = file.bytes.filter(|&expected| expected != found) {
-                return Err(Error::WrongSize {
-                    path,
-                    found,
-                    expected: format!("{expected} bytes"),
-                });
+                return Err(Error::WrongSize { path, found, expected: format!("{expected} bytes") });
             }
         }
         Ok(())
@@ -204,24 +176,14 @@ mod tests {
     #[test]
     fn unknown_dataset_is_refused() {
         let error = Manifest::named("cifar11").unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("dataset is cifar11, expected"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("dataset is cifar11, expected"), "{error}");
     }
 
     #[test]
     fn paths_that_leave_the_folder_are_refused() {
-        let json = EMBEDDED[0]
-            .1
-            .replace("data_batch_3.bin", "../data_batch_3.bin");
+        let json = EMBEDDED[0].1.replace("data_batch_3.bin", "../data_batch_3.bin");
         let error = Manifest::parse("test", json.as_bytes()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "manifest of test: path ../data_batch_3.bin leaves its folder"
-        );
+        assert_eq!(error.to_string(), "manifest of test: path ../data_batch_3.bin leaves its folder");
     }
 
     #[test]
@@ -231,10 +193,7 @@ mod tests {
         let folder = parent.path().join(&manifest.folder);
         std::fs::create_dir(&folder).unwrap();
         let error = manifest.locate(parent.path()).unwrap_err().to_string();
-        assert!(
-            error.contains("cargo xtask fetch cifar10") && error.contains("data_batch_1.bin"),
-            "{error}"
-        );
+        assert!(error.contains("cargo xtask fetch cifar10") && error.contains("data_batch_1.bin"), "{error}");
         std::fs::write(folder.join("data_batch_1.bin"), [0]).unwrap();
         assert_eq!(manifest.locate(parent.path()).unwrap(), folder);
         assert_eq!(manifest.locate(&folder).unwrap(), folder);

@@ -61,13 +61,7 @@ pub struct Key {
 impl Key {
     /// The key of a run's seed and a purpose, with epoch, step and sample 0.
     pub const fn new(seed: u64, purpose: Purpose) -> Self {
-        Self {
-            seed,
-            purpose,
-            epoch: 0,
-            step: 0,
-            sample: 0,
-        }
+        Self { seed, purpose, epoch: 0, step: 0, sample: 0 }
     }
 
     /// The same key at another epoch.
@@ -91,18 +85,12 @@ impl Key {
     /// The generator at the start of this key's stream.
     pub fn generator(self) -> Generator {
         let mut seed = [0; 32];
-        for (bytes, word) in
-            seed.chunks_exact_mut(8)
-                .zip([self.seed, self.purpose.0, self.epoch, self.step])
-        {
+        for (bytes, word) in seed.chunks_exact_mut(8).zip([self.seed, self.purpose.0, self.epoch, self.step]) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
         let mut chacha = ChaCha8Rng::from_seed(seed);
         chacha.set_stream(self.sample);
-        Generator {
-            chacha,
-            spare_normal: None,
-        }
+        Generator { chacha, spare_normal: None }
     }
 }
 
@@ -244,14 +232,8 @@ mod tests {
             counts[random.below(bound)] += 1.0;
         }
         let expected = draws as f64 / bound as f64;
-        let chi_square: f64 = counts
-            .iter()
-            .map(|count| (count - expected).powi(2) / expected)
-            .sum();
-        assert!(
-            chi_square < 22.5,
-            "chi-square {chi_square} with 6 degrees of freedom (p = 0.001 at 22.5)"
-        );
+        let chi_square: f64 = counts.iter().map(|count| (count - expected).powi(2) / expected).sum();
+        assert!(chi_square < 22.5, "chi-square {chi_square} with 6 degrees of freedom (p = 0.001 at 22.5)");
     }
 
     #[test]
@@ -262,11 +244,7 @@ mod tests {
         let moment = |power: i32| draws.iter().map(|x| x.powi(power)).sum::<f64>() / f64::from(n);
         assert!(moment(1).abs() < 0.01, "mean {}", moment(1));
         assert!((moment(2) - 1.0).abs() < 0.02, "variance {}", moment(2));
-        assert!(
-            (moment(4) - 3.0).abs() < 0.15,
-            "fourth moment {}",
-            moment(4)
-        );
+        assert!((moment(4) - 3.0).abs() < 0.15, "fourth moment {}", moment(4));
     }
 
     #[test]
@@ -274,12 +252,7 @@ mod tests {
         let mut order = generator(5).permutation(1000);
         assert_ne!(order[..10], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
         order.sort_unstable();
-        assert!(
-            order
-                .iter()
-                .enumerate()
-                .all(|(i, &member)| i as u32 == member)
-        );
+        assert!(order.iter().enumerate().all(|(i, &member)| i as u32 == member));
     }
 
     #[test]
@@ -295,10 +268,7 @@ mod tests {
             chosen.dedup();
             assert_eq!(chosen.len(), 4);
         }
-        assert!(
-            counts.iter().all(|&count| (3800..4200).contains(&count)),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|&count| (3800..4200).contains(&count)), "{counts:?}");
     }
 
     #[test]

@@ -33,38 +33,22 @@ pub struct Augment {
 impl Augment {
     /// No change: what evaluation uses.
     pub const fn none() -> Self {
-        Self {
-            crop: Crop::Whole,
-            flip: false,
-            cutout: None,
-        }
+        Self { crop: Crop::Whole, flip: false, cutout: None }
     }
 
     /// The CIFAR recipe of the paper's section 3.1 and appendix: padding 4, crop, flip.
     pub const fn cifar() -> Self {
-        Self {
-            crop: Crop::Padded { padding: 4 },
-            flip: true,
-            cutout: None,
-        }
+        Self { crop: Crop::Padded { padding: 4 }, flip: true, cutout: None }
     }
 
     /// The CIFAR recipe in proportion to another image size: padding of an eighth of the shorter side.
     pub fn proportional(size: ImageSize) -> Self {
-        Self {
-            crop: Crop::Padded {
-                padding: size.height.min(size.width) / 8,
-            },
-            ..Self::cifar()
-        }
+        Self { crop: Crop::Padded { padding: size.height.min(size.width) / 8 }, ..Self::cifar() }
     }
 
     /// The same with cutout of a square of this side (0: without cutout).
     pub fn with_cutout(self, side: usize) -> Self {
-        Self {
-            cutout: (side > 0).then_some(side),
-            ..self
-        }
+        Self { cutout: (side > 0).then_some(side), ..self }
     }
 
     /// Draws what happens to one image of this size.
@@ -131,14 +115,9 @@ impl Transform {
     /// A transform for images of this size.
     pub fn new(size: ImageSize, normalization: &Normalization) -> Self {
         let Normalization { mean, std } = normalization;
-        let normalized =
-            |byte, channel: usize| ((byte as f64 / 255.0 - mean[channel]) / std[channel]) as f32;
-        let table =
-            std::array::from_fn(|byte| std::array::from_fn(|channel| normalized(byte, channel)));
-        Self {
-            size,
-            table: Box::new(table),
-        }
+        let normalized = |byte, channel: usize| ((byte as f64 / 255.0 - mean[channel]) / std[channel]) as f32;
+        let table = std::array::from_fn(|byte| std::array::from_fn(|channel| normalized(byte, channel)));
+        Self { size, table: Box::new(table) }
     }
 
     /// Overwrites `out` with the image that `draw` makes of `pixels`.
@@ -150,11 +129,7 @@ impl Transform {
     /// If a slice has another length.
     pub fn apply(&self, pixels: &[u8], draw: &Draw, out: &mut [f32]) {
         let ImageSize { height, width } = self.size;
-        assert_eq!(
-            (pixels.len(), out.len()),
-            (self.size.len(), self.size.len()),
-            "transform of {height} x {width}"
-        );
+        assert_eq!((pixels.len(), out.len()), (self.size.len(), self.size.len()), "transform of {height} x {width}");
         let padding = self.table[0];
         // Columns of the crop that show the image; the others show padding.
         let from = draw.right.min(0).unsigned_abs().min(width);
@@ -168,39 +143,22 @@ impl Transform {
             }
             let row = &pixels[source as usize * width * CHANNELS..][..width * CHANNELS];
             let (row, _) = row.as_chunks::<CHANNELS>();
-            let shown =
-                &row[from.wrapping_add_signed(draw.right)..until.wrapping_add_signed(draw.right)];
+            let shown = &row[from.wrapping_add_signed(draw.right)..until.wrapping_add_signed(draw.right)];
             let normalize = |&[r, g, b]: &[u8; CHANNELS]| {
-                [
-                    self.table[usize::from(r)][0],
-                    self.table[usize::from(g)][1],
-                    self.table[usize::from(b)][2],
-                ]
+                [self.table[usize::from(r)][0], self.table[usize::from(g)][1], self.table[usize::from(b)][2]]
             };
             if draw.flip {
                 let (start, end) = (width - until, width - from);
                 out_row[..start].fill(padding);
                 out_row[end..].fill(padding);
-                out_row[start..end]
-                    .iter_mut()
-                    .zip(shown.iter().rev())
-                    .for_each(|(o, p)| *o = normalize(p));
+                out_row[start..end].iter_mut().zip(shown.iter().rev()).for_each(|(o, p)| *o = normalize(p));
             } else {
                 out_row[..from].fill(padding);
                 out_row[until..].fill(padding);
-                out_row[from..until]
-                    .iter_mut()
-                    .zip(shown)
-                    .for_each(|(o, p)| *o = normalize(p));
+                out_row[from..until].iter_mut().zip(shown).for_each(|(o, p)| *o = normalize(p));
             }
         }
-        if let Some(Square {
-            top,
-            bottom,
-            left,
-            right,
-        }) = draw.cutout
-        {
+        if let Some(Square { top, bottom, left, right }) = draw.cutout {
             for y in top..bottom {
                 out[(y * width + left) * CHANNELS..(y * width + right) * CHANNELS].fill(0.0);
             }
@@ -213,36 +171,24 @@ mod tests {
     use super::*;
     use crate::random::Purpose;
 
-    const SIZE: ImageSize = ImageSize {
-        height: 5,
-        width: 7,
-    };
+    const SIZE: ImageSize = ImageSize { height: 5, width: 7 };
 
     fn pixels() -> Vec<u8> {
         let mut pixels = vec![0; SIZE.len()];
-        Key::new(1, Purpose::new("pixels"))
-            .generator()
-            .fill_bytes(&mut pixels);
+        Key::new(1, Purpose::new("pixels")).generator().fill_bytes(&mut pixels);
         pixels
     }
 
     /// Crop, flip, normalize and cut out one element at a time.
     fn reference(pixels: &[u8], draw: &Draw, y: usize, x: usize, channel: usize) -> f32 {
         let Normalization { mean, std } = Normalization::CIFAR10;
-        if draw.cutout.is_some_and(|cut| {
-            (cut.top..cut.bottom).contains(&y) && (cut.left..cut.right).contains(&x)
-        }) {
+        if draw.cutout.is_some_and(|cut| (cut.top..cut.bottom).contains(&y) && (cut.left..cut.right).contains(&x)) {
             return 0.0;
         }
         let x = if draw.flip { SIZE.width - 1 - x } else { x };
         let (y, x) = (y as isize + draw.down, x as isize + draw.right);
-        let is_inside =
-            (0..SIZE.height as isize).contains(&y) && (0..SIZE.width as isize).contains(&x);
-        let value = if is_inside {
-            pixels[(y as usize * SIZE.width + x as usize) * CHANNELS + channel]
-        } else {
-            0
-        };
+        let is_inside = (0..SIZE.height as isize).contains(&y) && (0..SIZE.width as isize).contains(&x);
+        let value = if is_inside { pixels[(y as usize * SIZE.width + x as usize) * CHANNELS + channel] } else { 0 };
         ((f64::from(value) / 255.0 - mean[channel]) / std[channel]) as f32
     }
 
@@ -250,30 +196,16 @@ mod tests {
     fn every_shift_flip_and_cutout_matches_reference() {
         let (pixels, transform) = (pixels(), Transform::new(SIZE, &Normalization::CIFAR10));
         let mut out = vec![f32::NAN; SIZE.len()];
-        let cut = Some(Square {
-            top: 1,
-            bottom: 3,
-            left: 4,
-            right: 7,
-        });
+        let cut = Some(Square { top: 1, bottom: 3, left: 4, right: 7 });
         for down in -6..=6 {
             for right in -8..=8 {
                 for (flip, cutout) in [(false, None), (true, None), (false, cut), (true, cut)] {
-                    let draw = Draw {
-                        down,
-                        right,
-                        flip,
-                        cutout,
-                    };
+                    let draw = Draw { down, right, flip, cutout };
                     out.fill(f32::NAN);
                     transform.apply(&pixels, &draw, &mut out);
                     for (at, &value) in out.iter().enumerate() {
                         let (y, x) = (at / CHANNELS / SIZE.width, at / CHANNELS % SIZE.width);
-                        assert_eq!(
-                            value,
-                            reference(&pixels, &draw, y, x, at % CHANNELS),
-                            "{draw:?} at {y}, {x}"
-                        );
+                        assert_eq!(value, reference(&pixels, &draw, y, x, at % CHANNELS), "{draw:?} at {y}, {x}");
                     }
                 }
             }
@@ -294,22 +226,13 @@ mod tests {
             flips += usize::from(draw.flip);
             let cut = draw.cutout.unwrap();
             let area = (cut.bottom - cut.top) * (cut.right - cut.left);
-            assert!(
-                (64..=256).contains(&area) && cut.bottom <= 32 && cut.right <= 32,
-                "{cut:?}"
-            );
+            assert!((64..=256).contains(&area) && cut.bottom <= 32 && cut.right <= 32, "{cut:?}");
             full += usize::from(area == 256);
         }
-        assert!(
-            down.iter().all(|count| (880..1120).contains(count)),
-            "{down:?}"
-        );
+        assert!(down.iter().all(|count| (880..1120).contains(count)), "{down:?}");
         assert!((4300..4700).contains(&flips), "{flips} flips of 9000");
         // A centre of 17 of 32 rows and columns leaves the square whole.
-        assert!(
-            (2350..2730).contains(&full),
-            "{full} whole squares of 9000, 2540 expected"
-        );
+        assert!((2350..2730).contains(&full), "{full} whole squares of 9000, 2540 expected");
     }
 
     #[test]

@@ -29,35 +29,15 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn steps_after_warm_up_make_no_large_allocation() {
-    let config = SyntheticConfig {
-        train_len: 1000,
-        ..SyntheticConfig::default()
-    };
-    let loader = Loader::new(
-        SyntheticImages::train(&config).unwrap(),
-        Augment::cifar(),
-        64,
-    )
-    .workers(2);
-    let (mut epoch, mut random) = (
-        loader.epoch(0, 0).unwrap(),
-        loader.random_batches(0).unwrap(),
-    );
-    let mut step = || {
-        (
-            epoch.next().unwrap().unwrap(),
-            random.next().unwrap().unwrap(),
-        )
-    };
+    let config = SyntheticConfig { train_len: 1000, ..SyntheticConfig::default() };
+    let loader = Loader::new(SyntheticImages::train(&config).unwrap(), Augment::cifar(), 64).workers(2);
+    let (mut epoch, mut random) = (loader.epoch(0, 0).unwrap(), loader.random_batches(0).unwrap());
+    let mut step = || (epoch.next().unwrap().unwrap(), random.next().unwrap().unwrap());
     (0..3).for_each(|_| drop(step()));
     let before = LARGE.load(Ordering::Relaxed);
     for _ in 3..15 {
         let (train, valid) = step();
         assert_eq!(train.images().len(), valid.images().len());
     }
-    assert_eq!(
-        LARGE.load(Ordering::Relaxed) - before,
-        0,
-        "allocations of 64 KiB or more in 12 steps"
-    );
+    assert_eq!(LARGE.load(Ordering::Relaxed) - before, 0, "allocations of 64 KiB or more in 12 steps");
 }

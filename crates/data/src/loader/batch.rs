@@ -83,10 +83,7 @@ impl Pool {
         shelf.kept = shelf.kept.max(shelf.needed);
         while shelf.free.len() + shelf.in_use < shelf.needed {
             let images = vec![0.0; batch_size * size.len()];
-            shelf.free.push(Buffers {
-                images,
-                labels: vec![0; batch_size],
-            });
+            shelf.free.push(Buffers { images, labels: vec![0; batch_size] });
         }
     }
 
@@ -104,12 +101,7 @@ impl Pool {
         };
         buffers.images.resize(count * size.len(), 0.0);
         buffers.labels.resize(count, 0);
-        Batch {
-            buffers,
-            step,
-            size,
-            pool: self.clone(),
-        }
+        Batch { buffers, step, size, pool: self.clone() }
     }
 
     fn give_back(&self, buffers: Buffers) {

@@ -50,11 +50,7 @@ struct Source {
 /// Which examples a step's batch holds, and what is done to them.
 enum Plan {
     /// An epoch in random order.
-    Shuffled {
-        seed: u64,
-        epoch: u64,
-        order: Vec<u32>,
-    },
+    Shuffled { seed: u64, epoch: u64, order: Vec<u32> },
     /// All examples in the dataset's order, unchanged.
     InOrder,
     /// A fresh random batch at each step.
@@ -65,18 +61,8 @@ impl Loader {
     /// A loader of batches of `batch_size`, with one worker thread that runs two batches ahead.
     pub fn new(dataset: impl Dataset + 'static, augment: Augment, batch_size: usize) -> Self {
         let transform = Transform::new(dataset.image_size(), &dataset.normalization());
-        let source = Source {
-            dataset: Arc::new(dataset),
-            augment,
-            transform,
-            pool: Pool::default(),
-        };
-        Self {
-            source: Arc::new(source),
-            batch_size,
-            workers: 1,
-            ahead: 2,
-        }
+        let source = Source { dataset: Arc::new(dataset), augment, transform, pool: Pool::default() };
+        Self { source: Arc::new(source), batch_size, workers: 1, ahead: 2 }
     }
 
     /// The same loader with this many worker threads, each one batch ahead and one at work; 0 makes batches in the
@@ -109,10 +95,7 @@ impl Loader {
     /// [`Error::SplitTooSmall`] when there are fewer examples than one batch.
     pub fn epoch(&self, seed: u64, epoch: u64) -> Result<Batches, Error> {
         self.check_size()?;
-        let order = Key::new(seed, Purpose::SHUFFLE)
-            .epoch(epoch)
-            .generator()
-            .permutation(self.source.dataset.len());
+        let order = Key::new(seed, Purpose::SHUFFLE).epoch(epoch).generator().permutation(self.source.dataset.len());
         Ok(self.batches(Plan::Shuffled { seed, epoch, order }, Some(self.steps())))
     }
 
@@ -138,19 +121,8 @@ impl Loader {
     }
 
     fn batches(&self, plan: Plan, end: Option<u64>) -> Batches {
-        self.source.pool.reserve(
-            self.ahead + 2,
-            self.batch_size,
-            self.source.dataset.image_size(),
-        );
-        Batches::new(
-            self.source.clone(),
-            plan,
-            self.batch_size,
-            end,
-            self.workers,
-            self.ahead,
-        )
+        self.source.pool.reserve(self.ahead + 2, self.batch_size, self.source.dataset.image_size());
+        Batches::new(self.source.clone(), plan, self.batch_size, end, self.workers, self.ahead)
     }
 
     fn check_size(&self) -> Result<(), Error> {
@@ -161,10 +133,7 @@ impl Loader {
     }
 
     fn too_small(&self) -> Error {
-        Error::SplitTooSmall {
-            examples: self.source.dataset.len(),
-            batch_size: self.batch_size,
-        }
+        Error::SplitTooSmall { examples: self.source.dataset.len(), batch_size: self.batch_size }
     }
 }
 
@@ -192,9 +161,7 @@ impl Source {
         };
         let count = batch_size.min(self.dataset.len() - first);
         if let Plan::Random { seed } = plan {
-            let mut random = Key::new(*seed, Purpose::RANDOM_BATCH)
-                .step(step)
-                .generator();
+            let mut random = Key::new(*seed, Purpose::RANDOM_BATCH).step(step).generator();
             random.choose(self.dataset.len(), count, &mut scratch.chosen);
         }
         scratch.pixels.resize(size.len(), 0);
@@ -204,30 +171,21 @@ impl Source {
                 return Ok(None);
             }
             let (index, augment, key) = match plan {
-                Plan::InOrder => (
-                    first + position,
-                    Augment::none(),
-                    Key::new(0, Purpose::AUGMENT),
-                ),
+                Plan::InOrder => (first + position, Augment::none(), Key::new(0, Purpose::AUGMENT)),
                 Plan::Shuffled { seed, epoch, order } => {
                     let index = order[first + position];
-                    let key = Key::new(*seed, Purpose::AUGMENT)
-                        .epoch(*epoch)
-                        .sample(index.into());
+                    let key = Key::new(*seed, Purpose::AUGMENT).epoch(*epoch).sample(index.into());
                     (index as usize, self.augment, key)
                 }
                 Plan::Random { seed } => {
                     let index = scratch.chosen[position];
-                    let key = Key::new(*seed, Purpose::AUGMENT_RANDOM_BATCH)
-                        .step(step)
-                        .sample(index.into());
+                    let key = Key::new(*seed, Purpose::AUGMENT_RANDOM_BATCH).step(step).sample(index.into());
                     (index as usize, self.augment, key)
                 }
             };
             self.dataset.read(index, &mut scratch.pixels)?;
             let (image, label) = batch.example_mut(position);
-            self.transform
-                .apply(&scratch.pixels, &augment.draw(size, key), image);
+            self.transform.apply(&scratch.pixels, &augment.draw(size, key), image);
             *label = self.dataset.label(index);
         }
         Ok(Some(batch))

@@ -20,14 +20,7 @@ impl Probe {
     fn new(len: usize) -> Self {
         let class_names = vec!["even".to_owned(), "odd".to_owned()];
         let (delay, reads) = (Duration::ZERO, Arc::default());
-        Self {
-            len,
-            fails_at: None,
-            panics_at: None,
-            delay,
-            reads,
-            class_names,
-        }
+        Self { len, fails_at: None, panics_at: None, delay, reads, class_names }
     }
 }
 
@@ -37,10 +30,7 @@ impl Dataset for Probe {
     }
 
     fn image_size(&self) -> ImageSize {
-        ImageSize {
-            height: 6,
-            width: 4,
-        }
+        ImageSize { height: 6, width: 4 }
     }
 
     fn class_names(&self) -> &[String] {
@@ -48,10 +38,7 @@ impl Dataset for Probe {
     }
 
     fn normalization(&self) -> Normalization {
-        Normalization {
-            mean: [0.0; 3],
-            std: [1.0 / 255.0; 3],
-        }
+        Normalization { mean: [0.0; 3], std: [1.0 / 255.0; 3] }
     }
 
     fn label(&self, index: usize) -> u32 {
@@ -62,10 +49,7 @@ impl Dataset for Probe {
         self.reads.fetch_add(1, Ordering::Relaxed);
         std::thread::sleep(self.delay);
         if self.fails_at == Some(index) {
-            return Err(Error::Image {
-                path: format!("{index}.png").into(),
-                reason: "broken".to_owned(),
-            });
+            return Err(Error::Image { path: format!("{index}.png").into(), reason: "broken".to_owned() });
         }
         assert!(self.panics_at != Some(index), "no image {index}");
         pixels.fill(index as u8);
@@ -84,12 +68,7 @@ fn contents(batches: Batches) -> Contents {
 }
 
 fn loader(workers: usize) -> Loader {
-    Loader::new(
-        Probe::new(101),
-        Augment::proportional(ImageSize::square(32)),
-        8,
-    )
-    .workers(workers)
+    Loader::new(Probe::new(101), Augment::proportional(ImageSize::square(32)), 8).workers(workers)
 }
 
 #[test]
@@ -98,18 +77,10 @@ fn an_epoch_holds_every_example_once_and_uses_the_smaller_last_batch() {
     let epoch = contents(loader.epoch(3, 0).unwrap());
     assert_eq!((epoch.len() as u64, loader.steps()), (13, 13));
     assert_eq!(epoch[12].1.len(), 5);
-    let mut seen: Vec<u32> = epoch
-        .iter()
-        .flat_map(|(images, _)| images.chunks(72).map(|x| x[0] as u32))
-        .collect();
+    let mut seen: Vec<u32> = epoch.iter().flat_map(|(images, _)| images.chunks(72).map(|x| x[0] as u32)).collect();
     assert_ne!(seen[..8], [0, 1, 2, 3, 4, 5, 6, 7]);
     for (images, labels) in &epoch {
-        assert!(
-            images
-                .chunks(72)
-                .zip(labels)
-                .all(|(image, &label)| image[0] as u32 % 2 == label)
-        );
+        assert!(images.chunks(72).zip(labels).all(|(image, &label)| image[0] as u32 % 2 == label));
     }
     seen.sort_unstable();
     assert_eq!(seen, (0..101).collect::<Vec<u32>>());
@@ -119,22 +90,10 @@ fn an_epoch_holds_every_example_once_and_uses_the_smaller_last_batch() {
 fn batches_are_the_same_for_any_number_of_workers() {
     let reference = contents(loader(0).epoch(1, 2).unwrap());
     for workers in [1, 2, 5] {
-        assert_eq!(
-            reference,
-            contents(loader(workers).epoch(1, 2).unwrap()),
-            "{workers} workers"
-        );
+        assert_eq!(reference, contents(loader(workers).epoch(1, 2).unwrap()), "{workers} workers");
     }
-    assert_ne!(
-        reference,
-        contents(loader(1).epoch(1, 3).unwrap()),
-        "another epoch"
-    );
-    assert_ne!(
-        reference,
-        contents(loader(1).epoch(2, 2).unwrap()),
-        "another seed"
-    );
+    assert_ne!(reference, contents(loader(1).epoch(1, 3).unwrap()), "another epoch");
+    assert_ne!(reference, contents(loader(1).epoch(2, 2).unwrap()), "another seed");
 }
 
 #[test]
@@ -156,9 +115,7 @@ fn skipping_equals_going_through_and_reads_nothing() {
 fn random_batches_are_addressed_by_their_step() {
     let stream = |workers, skip| loader(workers).random_batches(9).unwrap().skip(skip);
     let take = |mut batches: Batches, count: usize| -> Vec<Vec<f32>> {
-        (0..count)
-            .map(|_| batches.next().unwrap().unwrap().images().to_vec())
-            .collect()
+        (0..count).map(|_| batches.next().unwrap().unwrap().images().to_vec()).collect()
     };
     let first = take(stream(1, 0), 60);
     assert_eq!(first[50..], take(stream(3, 50), 10));
@@ -170,51 +127,28 @@ fn random_batches_are_addressed_by_their_step() {
 #[test]
 fn evaluation_goes_in_order_without_augmentation() {
     let loader = Loader::new(Probe::new(10), Augment::cifar(), 4);
-    let firsts: Vec<f32> = contents(loader.in_order().unwrap())
-        .iter()
-        .flat_map(|(images, _)| images.chunks(72).map(|x| x[0]))
-        .collect();
+    let firsts: Vec<f32> =
+        contents(loader.in_order().unwrap()).iter().flat_map(|(images, _)| images.chunks(72).map(|x| x[0])).collect();
     assert_eq!(firsts, (0..10).map(|i| i as f32).collect::<Vec<f32>>());
 }
 
 #[test]
 fn a_split_smaller_than_a_batch_is_an_error() {
     let loader = Loader::new(Probe::new(7), Augment::none(), 8);
-    for error in [
-        loader.epoch(0, 0).err().unwrap(),
-        loader.random_batches(0).err().unwrap(),
-    ] {
-        assert!(
-            error
-                .to_string()
-                .starts_with("the split has 7 examples, fewer than one batch of 8"),
-            "{error}"
-        );
+    for error in [loader.epoch(0, 0).err().unwrap(), loader.random_batches(0).err().unwrap()] {
+        assert!(error.to_string().starts_with("the split has 7 examples, fewer than one batch of 8"), "{error}");
     }
     assert_eq!(contents(loader.in_order().unwrap()).len(), 1);
-    assert!(
-        Loader::new(Probe::new(7), Augment::none(), 0)
-            .in_order()
-            .is_err()
-    );
+    assert!(Loader::new(Probe::new(7), Augment::none(), 0).in_order().is_err());
 }
 
 #[test]
 fn a_workers_error_comes_out_at_its_step_and_ends_the_epoch() {
     for workers in [0, 1, 3] {
-        let probe = Probe {
-            fails_at: Some(9),
-            ..Probe::new(40)
-        };
-        let mut batches = Loader::new(probe, Augment::none(), 4)
-            .workers(workers)
-            .in_order()
-            .unwrap();
+        let probe = Probe { fails_at: Some(9), ..Probe::new(40) };
+        let mut batches = Loader::new(probe, Augment::none(), 4).workers(workers).in_order().unwrap();
         assert!(batches.next().unwrap().is_ok() && batches.next().unwrap().is_ok());
-        assert_eq!(
-            batches.next().unwrap().err().unwrap().to_string(),
-            "9.png: broken"
-        );
+        assert_eq!(batches.next().unwrap().err().unwrap().to_string(), "9.png: broken");
         assert!(batches.next().is_none());
     }
 }
@@ -222,72 +156,40 @@ fn a_workers_error_comes_out_at_its_step_and_ends_the_epoch() {
 #[test]
 fn a_workers_panic_comes_out_as_an_error() {
     for workers in [0, 2] {
-        let probe = Probe {
-            panics_at: Some(5),
-            ..Probe::new(40)
-        };
-        let mut batches = Loader::new(probe, Augment::none(), 4)
-            .workers(workers)
-            .in_order()
-            .unwrap();
+        let probe = Probe { panics_at: Some(5), ..Probe::new(40) };
+        let mut batches = Loader::new(probe, Augment::none(), 4).workers(workers).in_order().unwrap();
         assert!(batches.next().unwrap().is_ok());
         let error = batches.next().unwrap().err().unwrap();
-        assert_eq!(
-            error.to_string(),
-            "a data worker panicked at step 1: no image 5"
-        );
+        assert_eq!(error.to_string(), "a data worker panicked at step 1: no image 5");
     }
 }
 
 #[test]
 fn dropping_stops_within_an_example_and_workers_stay_within_their_bound() {
-    let probe = Probe {
-        delay: Duration::from_millis(1),
-        ..Probe::new(10_000)
-    };
+    let probe = Probe { delay: Duration::from_millis(1), ..Probe::new(10_000) };
     let reads = probe.reads.clone();
-    let mut batches = Loader::new(probe, Augment::none(), 300)
-        .workers(2)
-        .epoch(0, 0)
-        .unwrap();
-    assert_eq!(
-        reads.load(Ordering::Relaxed),
-        0,
-        "nothing is read before the first batch is asked for"
-    );
+    let mut batches = Loader::new(probe, Augment::none(), 300).workers(2).epoch(0, 0).unwrap();
+    assert_eq!(reads.load(Ordering::Relaxed), 0, "nothing is read before the first batch is asked for");
     batches.next().unwrap().unwrap();
     let begin = Instant::now();
     drop(batches);
     let elapsed = begin.elapsed();
-    assert!(
-        elapsed < Duration::from_millis(150),
-        "stopping took {elapsed:?}; a batch takes 300 ms and more"
-    );
+    assert!(elapsed < Duration::from_millis(150), "stopping took {elapsed:?}; a batch takes 300 ms and more");
     let after = reads.load(Ordering::Relaxed);
     std::thread::sleep(Duration::from_millis(20));
     assert_eq!(after, reads.load(Ordering::Relaxed));
 
     let probe = Probe::new(100);
     let reads = probe.reads.clone();
-    let mut batches = Loader::new(probe, Augment::none(), 5)
-        .workers(2)
-        .epoch(0, 0)
-        .unwrap();
+    let mut batches = Loader::new(probe, Augment::none(), 5).workers(2).epoch(0, 0).unwrap();
     batches.next().unwrap().unwrap();
     std::thread::sleep(Duration::from_millis(100));
-    assert_eq!(
-        reads.load(Ordering::Relaxed),
-        25,
-        "one batch taken and four ahead"
-    );
+    assert_eq!(reads.load(Ordering::Relaxed), 25, "one batch taken and four ahead");
 }
 
 #[test]
 fn waiting_is_counted_and_a_slow_consumer_does_not_wait() {
-    let probe = Probe {
-        delay: Duration::from_millis(1),
-        ..Probe::new(40)
-    };
+    let probe = Probe { delay: Duration::from_millis(1), ..Probe::new(40) };
     let loader = Loader::new(probe, Augment::none(), 4);
     let mut batches = loader.in_order().unwrap();
     batches.next().unwrap().unwrap();

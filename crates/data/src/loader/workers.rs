@@ -60,9 +60,7 @@ impl Batches {
         workers: usize,
         ahead: usize,
     ) -> Self {
-        source
-            .pool
-            .reserve(ahead + HELD, batch_size, source.dataset.image_size());
+        source.pool.reserve(ahead + HELD, batch_size, source.dataset.image_size());
         let slots = (0..ahead).map(|_| None).collect();
         let shared = Shared {
             source,
@@ -71,10 +69,7 @@ impl Batches {
             end,
             ahead: ahead as u64,
             stop: AtomicBool::new(false),
-            queue: Mutex::new(Queue {
-                slots,
-                ..Queue::default()
-            }),
+            queue: Mutex::new(Queue { slots, ..Queue::default() }),
             made: Condvar::new(),
             taken: Condvar::new(),
         };
@@ -112,12 +107,10 @@ impl Batches {
         for number in 0..self.workers {
             let shared = self.shared.clone();
             let builder = std::thread::Builder::new().name(format!("data-{number}"));
-            let thread = builder
-                .spawn(move || shared.work())
-                .map_err(|error| Error::Worker {
-                    step: self.next,
-                    message: format!("the system refused a thread: {error}"),
-                })?;
+            let thread = builder.spawn(move || shared.work()).map_err(|error| Error::Worker {
+                step: self.next,
+                message: format!("the system refused a thread: {error}"),
+            })?;
             self.threads.push(thread);
         }
         Ok(())
@@ -125,10 +118,7 @@ impl Batches {
 
     fn take(&mut self) -> Result<Batch, Error> {
         if self.workers == 0 {
-            return self
-                .shared
-                .make(self.next, &mut self.scratch)
-                .expect("only a drop stops the caller's own thread");
+            return self.shared.make(self.next, &mut self.scratch).expect("only a drop stops the caller's own thread");
         }
         if self.threads.is_empty() {
             self.start()?;
@@ -138,13 +128,7 @@ impl Batches {
         let batch = loop {
             match queue.slots[slot].take() {
                 Some(batch) => break batch,
-                None => {
-                    queue = self
-                        .shared
-                        .made
-                        .wait(queue)
-                        .unwrap_or_else(PoisonError::into_inner)
-                }
+                None => queue = self.shared.made.wait(queue).unwrap_or_else(PoisonError::into_inner),
             }
         };
         queue.consume = self.next + 1;
@@ -184,10 +168,7 @@ impl Drop for Batches {
             // which is over.
             let _ = thread.join();
         }
-        self.shared
-            .source
-            .pool
-            .release(self.shared.ahead as usize + HELD);
+        self.shared.source.pool.release(self.shared.ahead as usize + HELD);
     }
 }
 
@@ -223,21 +204,13 @@ impl Shared {
                 queue.begin += 1;
                 return Some(queue.begin - 1);
             }
-            queue = self
-                .taken
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
+            queue = self.taken.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     /// Makes a step's batch; a panic on the way becomes an error, and `None` says that everything stops.
     fn make(&self, step: u64, scratch: &mut Scratch) -> Option<Result<Batch, Error>> {
-        let make = || {
-            self.source
-                .make(&self.plan, self.batch_size, step, scratch, &|| {
-                    self.stopped()
-                })
-        };
+        let make = || self.source.make(&self.plan, self.batch_size, step, scratch, &|| self.stopped());
         // A scratch or a batch that a panic left half-written is overwritten whole before it is read again.
         match std::panic::catch_unwind(AssertUnwindSafe(make)) {
             Ok(result) => result.transpose(),

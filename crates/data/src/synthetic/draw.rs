@@ -62,23 +62,23 @@ pub(super) fn draw(
     }
     // The sum of two uniform bytes, centred, has a standard deviation of 104.5.
     let amplitude = (noise * 255.0 / 104.5) as f32;
-    let mut bytes = [0; 2 * CHANNELS];
-    for (at, pixel) in pixels.chunks_exact_mut(CHANNELS).enumerate() {
-        let (y, x) = (
-            (at / size.width) as f32 + 0.5,
-            (at % size.width) as f32 + 0.5,
-        );
-        let colour = if !inside(shape, (x - centre_x) / radius, (y - centre_y) / radius) {
-            &ground
-        } else if first_colour(texture, x / period + phase_x, y / period + phase_y) {
-            &bright
-        } else {
-            &dark
-        };
+    let mut bytes = vec![0; 2 * CHANNELS * size.width];
+    for (row, pixels) in pixels.chunks_exact_mut(CHANNELS * size.width).enumerate() {
         random.fill_bytes(&mut bytes);
-        for ((value, &mean), noise) in pixel.iter_mut().zip(colour).zip(bytes.chunks_exact(2)) {
-            let deviation = f32::from(noise[0]) + f32::from(noise[1]) - 255.0;
-            *value = (mean + amplitude * deviation).round().clamp(0.0, 255.0) as u8;
+        let noise = bytes.chunks_exact(2 * CHANNELS);
+        for (column, (pixel, noise)) in pixels.chunks_exact_mut(CHANNELS).zip(noise).enumerate() {
+            let (y, x) = (row as f32 + 0.5, column as f32 + 0.5);
+            let colour = if !inside(shape, (x - centre_x) / radius, (y - centre_y) / radius) {
+                &ground
+            } else if first_colour(texture, x / period + phase_x, y / period + phase_y) {
+                &bright
+            } else {
+                &dark
+            };
+            for ((value, &mean), noise) in pixel.iter_mut().zip(colour).zip(noise.chunks_exact(2)) {
+                let deviation = f32::from(noise[0]) + f32::from(noise[1]) - 255.0;
+                *value = (mean + amplitude * deviation).round().clamp(0.0, 255.0) as u8;
+            }
         }
     }
 }

@@ -36,14 +36,7 @@ pub struct SyntheticConfig {
 impl Default for SyntheticConfig {
     fn default() -> Self {
         let image_size = ImageSize::square(32);
-        Self {
-            image_size,
-            classes: 4,
-            train_len: 4000,
-            test_len: 1000,
-            noise: 0.06,
-            seed: 0,
-        }
+        Self { image_size, classes: 4, train_len: 4000, test_len: 1000, noise: 0.06, seed: 0 }
     }
 }
 
@@ -79,20 +72,10 @@ impl SyntheticImages {
     }
 
     fn new(config: &SyntheticConfig, split: Split) -> Result<Self, Error> {
-        let refuse = |setting, value: String, expected| {
-            Err(Error::Setting {
-                setting,
-                value,
-                expected,
-            })
-        };
+        let refuse = |setting, value: String, expected| Err(Error::Setting { setting, value, expected });
         let ImageSize { height, width } = config.image_size;
         if !(8..=4096).contains(&height) || !(8..=4096).contains(&width) {
-            return refuse(
-                "synthetic image size",
-                format!("{height} x {width}"),
-                "8 to 4096 pixels a side",
-            );
+            return refuse("synthetic image size", format!("{height} x {width}"), "8 to 4096 pixels a side");
         }
         if !(2..=MAX_CLASSES).contains(&config.classes) {
             return refuse("synthetic classes", config.classes.to_string(), "2 to 8");
@@ -101,34 +84,21 @@ impl SyntheticImages {
             return refuse("synthetic noise", config.noise.to_string(), "0 to 1");
         }
         if config.train_len.max(config.test_len) > u32::MAX as usize {
-            return refuse(
-                "synthetic examples",
-                config.train_len.max(config.test_len).to_string(),
-                "below 2^32",
-            );
+            return refuse("synthetic examples", config.train_len.max(config.test_len).to_string(), "below 2^32");
         }
-        let class_names = (0..config.classes)
-            .map(|class| format!("shape + texture = {class}"))
-            .collect();
-        Ok(Self {
-            config: config.clone(),
-            split,
-            class_names,
-        })
+        let class_names = (0..config.classes).map(|class| format!("shape + texture = {class}")).collect();
+        Ok(Self { config: config.clone(), split, class_names })
     }
 
     /// (shape, texture) of an example; their sum modulo the number of classes is its label.
     fn content(&self, index: usize) -> (usize, usize) {
         let shape = self.key(index).generator().below(self.config.classes);
-        let texture =
-            (self.label(index) as usize + self.config.classes - shape) % self.config.classes;
+        let texture = (self.label(index) as usize + self.config.classes - shape) % self.config.classes;
         (shape, texture)
     }
 
     fn key(&self, index: usize) -> Key {
-        Key::new(self.config.seed, Purpose::SYNTHETIC)
-            .epoch(self.split as u64)
-            .sample(index as u64)
+        Key::new(self.config.seed, Purpose::SYNTHETIC).epoch(self.split as u64).sample(index as u64)
     }
 }
 
@@ -149,10 +119,7 @@ impl Dataset for SyntheticImages {
     }
 
     fn normalization(&self) -> Normalization {
-        Normalization {
-            mean: [0.5; 3],
-            std: [0.25; 3],
-        }
+        Normalization { mean: [0.5; 3], std: [0.25; 3] }
     }
 
     fn label(&self, index: usize) -> u32 {
@@ -163,14 +130,7 @@ impl Dataset for SyntheticImages {
     fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), Error> {
         let (shape, texture) = self.content(index);
         let mut random = self.key(index).step(1).generator();
-        draw::draw(
-            shape,
-            texture,
-            self.config.noise,
-            self.config.image_size,
-            &mut random,
-            pixels,
-        );
+        draw::draw(shape, texture, self.config.noise, self.config.image_size, &mut random, pixels);
         Ok(())
     }
 }
@@ -191,10 +151,7 @@ mod tests {
 
     #[test]
     fn neither_shape_nor_texture_tells_the_class() {
-        let config = SyntheticConfig {
-            train_len: 16_000,
-            ..SyntheticConfig::default()
-        };
+        let config = SyntheticConfig { train_len: 16_000, ..SyntheticConfig::default() };
         let dataset = SyntheticImages::train(&config).unwrap();
         let (mut by_shape, mut by_texture) = ([[0; 4]; 4], [[0; 4]; 4]);
         for index in 0..dataset.len() {
@@ -204,20 +161,13 @@ mod tests {
             by_texture[texture][label] += 1;
         }
         for count in by_shape.iter().chain(&by_texture).flatten() {
-            assert!(
-                (880..1120).contains(count),
-                "16000/16 = 1000 expected: {by_shape:?} {by_texture:?}"
-            );
+            assert!((880..1120).contains(count), "16000/16 = 1000 expected: {by_shape:?} {by_texture:?}");
         }
     }
 
     #[test]
     fn images_are_a_function_of_the_seed_and_differ_between_splits() {
-        let config = SyntheticConfig {
-            train_len: 8,
-            test_len: 8,
-            ..SyntheticConfig::default()
-        };
+        let config = SyntheticConfig { train_len: 8, test_len: 8, ..SyntheticConfig::default() };
         let train = images(&SyntheticImages::train(&config).unwrap());
         assert_eq!(train, images(&SyntheticImages::train(&config).unwrap()));
         assert_ne!(train, images(&SyntheticImages::test(&config).unwrap()));
@@ -229,18 +179,10 @@ mod tests {
     fn any_size_and_class_count_in_the_domain_can_be_drawn() {
         for (height, width) in [(8, 8), (9, 31), (64, 16)] {
             let image_size = ImageSize { height, width };
-            let config = SyntheticConfig {
-                image_size,
-                classes: 8,
-                train_len: 200,
-                ..SyntheticConfig::default()
-            };
+            let config = SyntheticConfig { image_size, classes: 8, train_len: 200, ..SyntheticConfig::default() };
             assert_eq!(images(&SyntheticImages::train(&config).unwrap()).len(), 200);
         }
-        let tiny = SyntheticConfig {
-            image_size: ImageSize::square(7),
-            ..SyntheticConfig::default()
-        };
+        let tiny = SyntheticConfig { image_size: ImageSize::square(7), ..SyntheticConfig::default() };
         assert!(SyntheticImages::train(&tiny).is_err());
         assert!(SyntheticImages::train(&SyntheticConfig { classes: 9, ..tiny }).is_err());
     }
@@ -249,23 +191,10 @@ mod tests {
     #[test]
     fn a_linear_model_stays_near_chance() {
         let image_size = ImageSize::square(16);
-        let config = SyntheticConfig {
-            image_size,
-            train_len: 4000,
-            test_len: 2000,
-            ..SyntheticConfig::default()
-        };
-        let (train, test) = (
-            SyntheticImages::train(&config).unwrap(),
-            SyntheticImages::test(&config).unwrap(),
-        );
+        let config = SyntheticConfig { image_size, train_len: 4000, test_len: 2000, ..SyntheticConfig::default() };
+        let (train, test) = (SyntheticImages::train(&config).unwrap(), SyntheticImages::test(&config).unwrap());
         let inputs = |dataset: &SyntheticImages| -> Vec<Vec<f32>> {
-            let centred = |image: Vec<u8>| {
-                image
-                    .iter()
-                    .map(|&x| (f32::from(x) - 128.0) / 64.0)
-                    .collect()
-            };
+            let centred = |image: Vec<u8>| image.iter().map(|&x| (f32::from(x) - 128.0) / 64.0).collect();
             images(dataset).into_iter().map(centred).collect()
         };
         let mut weights = vec![[0_f32; 4]; image_size.len()];
@@ -293,16 +222,11 @@ mod tests {
         let right = (0..test.len())
             .filter(|&index| {
                 let scores = scores(&weights, &test_inputs[index]);
-                let best = (0..4)
-                    .max_by(|&a, &b| scores[a].total_cmp(&scores[b]))
-                    .unwrap();
+                let best = (0..4).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap();
                 best as u32 == test.label(index)
             })
             .count();
         let accuracy = right as f64 / test.len() as f64;
-        assert!(
-            accuracy < 0.30,
-            "chance is 0.25; a linear model reached {accuracy}"
-        );
+        assert!(accuracy < 0.30, "chance is 0.25; a linear model reached {accuracy}");
     }
 }
