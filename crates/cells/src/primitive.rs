@@ -241,11 +241,17 @@ macro_rules! name_is_its_form {
 name_is_its_form!(Primitive);
 name_is_its_form!(Activation);
 
-/// The known name with the smallest edit distance to `name`, the first of them on a tie.
+/// The known name that is most likely meant by `name`: one that it is a piece of (of three letters or more), else the one with
+/// the smallest edit distance; the first of several.
 pub(crate) fn nearest(name: &str, known: &[&'static str]) -> &'static str {
     // Longer input cannot change which name is nearest, and a damaged file may hold megabytes of it.
-    let name: Vec<char> = name.chars().take(100).flat_map(char::to_lowercase).collect();
-    known.iter().min_by_key(|candidate| edit_distance(&name, candidate)).copied().unwrap_or("")
+    let name: String = name.chars().take(100).flat_map(char::to_lowercase).collect();
+    let letters: Vec<char> = name.chars().collect();
+    let distance = |candidate: &&&str| {
+        let piece = letters.len() >= 3 && candidate.to_lowercase().contains(&name);
+        (!piece, edit_distance(&letters, candidate))
+    };
+    known.iter().min_by_key(distance).copied().unwrap_or("")
 }
 
 /// Levenshtein distance between `a` and `b` without regard to case.
