@@ -7,12 +7,17 @@
 
 mod aligned;
 pub mod arena;
+pub mod batch_norm;
+mod channels;
 pub mod error;
 pub mod images;
 mod matrix;
+pub mod mix;
 mod scratch;
 mod shared;
 pub mod simd;
+#[cfg(test)]
+mod testing;
 pub mod vector;
 
 pub use error::Error;

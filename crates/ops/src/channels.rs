@@ -1,0 +1,163 @@
+//! Loops over pixels × channels as one flat run of floats, whatever C is. Refuses to use threads or to know what the
+//! numbers mean.
+//!
+//! A flat run that begins at a pixel meets the same channel every C floats, so coefficients per channel become a
+//! *pattern* whose period is a multiple of C and of the vector length: then no vector straddles a pattern's end and no C
+//! needs a loop of its own. Runs that are no multiple of the period end in a plain loop.
+
+use crate::simd::Lanes;
+
+/// Vectors of a pattern that are handled at once.
+const COLUMNS: usize = 2;
+
+/// Floats of a run that stay in the first-level cache while several others stream past it.
+pub(crate) const BLOCK: usize = 1024;
+
+/// Period of patterns for C channels on an instruction set.
+pub(crate) const fn period<L: Lanes>(c: usize) -> usize {
+    common_multiple(c, COLUMNS * L::LANES)
+}
+
+/// The longest period for C channels on any instruction set.
+pub(crate) const fn longest_period(c: usize) -> usize {
+    common_multiple(c, COLUMNS * crate::simd::MAX_LANES)
+}
+
+const fn common_multiple(a: usize, b: usize) -> usize {
+    let (mut x, mut y) = (a, b);
+    while y != 0 {
+        (x, y) = (y, x % y);
+    }
+    a / x * b
+}
+
+/// `BLOCK` in whole periods, at least one.
+pub(crate) const fn block_len(period: usize) -> usize {
+    if period >= BLOCK { period } else { BLOCK / period * period }
+}
+
+/// pattern\[i\] += factor·values\[i mod C\].
+#[inline(always)]
+pub(crate) fn add_pattern(values: &[f32], factor: f32, pattern: &mut [f32]) {
+    for pattern in pattern.chunks_exact_mut(values.len()) {
+        for (pattern, &value) in pattern.iter_mut().zip(values) {
+            *pattern += factor * value;
+        }
+    }
+}
+
+/// sums\[i mod C\] += pattern\[i\].
+#[inline(always)]
+pub(crate) fn fold(pattern: &[f32], sums: &mut [f64]) {
+    for pattern in pattern.chunks_exact(sums.len()) {
+        for (sum, &value) in sums.iter_mut().zip(pattern) {
+            *sum += f64::from(value);
+        }
+    }
+}
+
+/// to\[i\] += Σ_t a_t\[i mod period\]·z_t\[i\] for T runs z_t as long as `to`, which begins at a pixel.
+#[inline(always)]
+pub(crate) fn add_products<L: Lanes, const T: usize>(
+    lanes: L,
+    period: usize,
+    patterns: [&[f32]; T],
+    z: [&[f32]; T],
+    to: &mut [f32],
+) {
+    let rows = to.len() / period;
+    assert!(period.is_multiple_of(COLUMNS * L::LANES), "channels: a period of {period}");
+    for (pattern, z) in patterns.iter().zip(&z) {
+        assert!(pattern.len() == period && z.len() == to.len(), "channels::add_products: lengths");
+    }
+    let pointer = to.as_mut_ptr();
+    for column in (0..period).step_by(COLUMNS * L::LANES) {
+        // SAFETY: patterns are `period` floats, `to` and every z at least rows·period; column + COLUMNS·LANES ≤ period.
+        unsafe {
+            let a = patterns.map(|pattern| {
+                std::array::from_fn::<_, COLUMNS, _>(|v| lanes.load(pattern.as_ptr().add(column + v * L::LANES)))
+            });
+            for row in 0..rows {
+                let at = row * period + column;
+                for v in 0..COLUMNS {
+                    let at = at + v * L::LANES;
+                    let mut sum = lanes.load(pointer.add(at));
+                    for t in 0..T {
+                        sum = lanes.mul_add(a[t][v], lanes.load(z[t].as_ptr().add(at)), sum);
+                    }
+                    lanes.store(pointer.add(at), sum);
+                }
+            }
+        }
+    }
+    for (pattern, z) in patterns.iter().zip(z) {
+        for ((to, a), z) in to[rows * period..].iter_mut().zip(*pattern).zip(&z[rows * period..]) {
+            *to += a * z;
+        }
+    }
+}
+
+/// sums_t\[i mod period\] += d\[i\]·z_t\[i\] for T runs z_t as long as d, which begins at a pixel.
+#[inline(always)]
+pub(crate) fn dot_products<L: Lanes, const T: usize>(
+    lanes: L,
+    d: &[f32],
+    z: [&[f32]; T],
+    sums: &mut [f32],
+    period: usize,
+) {
+    let rows = d.len() / period;
+    assert!(period.is_multiple_of(COLUMNS * L::LANES), "channels: a period of {period}");
+    assert!(sums.len() == T * period, "channels::dot_products: sums");
+    for z in &z {
+        assert!(z.len() == d.len(), "channels::dot_products: lengths");
+    }
+    let pointer = sums.as_mut_ptr();
+    for column in (0..period).step_by(COLUMNS * L::LANES) {
+        let mut total = [[lanes.zero(); COLUMNS]; T];
+        // SAFETY: d and every z have at least rows·period floats, `sums` T·period; column + COLUMNS·LANES ≤ period.
+        unsafe {
+            for row in 0..rows {
+                let at = row * period + column;
+                for v in 0..COLUMNS {
+                    let at = at + v * L::LANES;
+                    let d = lanes.load(d.as_ptr().add(at));
+                    for t in 0..T {
+                        total[t][v] = lanes.mul_add(d, lanes.load(z[t].as_ptr().add(at)), total[t][v]);
+                    }
+                }
+            }
+            for (t, total) in total.iter().enumerate() {
+                for (v, &total) in total.iter().enumerate() {
+                    let to = pointer.add(t * period + column + v * L::LANES);
+                    lanes.store(to, lanes.add(lanes.load(to), total));
+                }
+            }
+        }
+    }
+    for (z, sums) in z.iter().zip(sums.chunks_exact_mut(period)) {
+        for ((sum, d), z) in sums.iter_mut().zip(&d[rows * period..]).zip(&z[rows * period..]) {
+            *sum += d * z;
+        }
+    }
+}
+
+/// sums\[i mod period\] += d\[i\] for a run that begins at a pixel.
+#[inline(always)]
+pub(crate) fn add_run(d: &[f32], sums: &mut [f32]) {
+    for d in d.chunks(sums.len()) {
+        for (sum, d) in sums.iter_mut().zip(d) {
+            *sum += d;
+        }
+    }
+}
+
+/// Per-channel f64 sums of every chunk, side by side, added up in the order of the chunks (`out` overwritten).
+pub(crate) fn add_up(chunks: &[f64], out: &mut [f64]) {
+    out.fill(0.0);
+    for chunk in chunks.chunks_exact(out.len()) {
+        for (out, value) in out.iter_mut().zip(chunk) {
+            *out += value;
+        }
+    }
+}
