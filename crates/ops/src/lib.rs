@@ -9,15 +9,21 @@ mod aligned;
 pub mod arena;
 pub mod batch_norm;
 mod channels;
+mod elementary;
+pub mod embedding;
 pub mod error;
 pub mod images;
+pub mod matmul;
 mod matrix;
 pub mod mix;
+pub mod recurrent_node;
+pub mod regularizer;
 mod scratch;
 mod shared;
 pub mod simd;
 #[cfg(test)]
 mod testing;
+pub mod tied_decoder;
 pub mod vector;
 
 pub use error::Error;
