@@ -19,11 +19,13 @@ pub mod mix;
 pub mod recurrent_node;
 pub mod regularizer;
 mod scratch;
+pub mod sep_unit;
 mod shared;
 pub mod simd;
 #[cfg(test)]
 mod testing;
 pub mod tied_decoder;
+mod upstream;
 pub mod vector;
 
 pub use error::Error;

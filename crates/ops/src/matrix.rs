@@ -32,6 +32,21 @@ pub(crate) struct Output<'a> {
     pub columns: usize,
 }
 
+/// Rows of an output that are not evenly spaced: after every `run` of them come `gap` more floats. So a strip of pixels is
+/// written into an image with a margin around it.
+#[derive(Copy, Clone)]
+pub(crate) struct Runs {
+    /// Rows in a run, at least 1.
+    pub run: usize,
+    /// Floats between the end of a run and the beginning of the next.
+    pub gap: usize,
+}
+
+impl Runs {
+    /// Evenly spaced rows.
+    const NONE: Self = Self { run: usize::MAX, gap: 0 };
+}
+
 /// A matrix `[K, N]` laid out in panels of two vectors of columns, N rounded up with zeros.
 #[derive(Copy, Clone)]
 pub(crate) struct Packed<'a> {
@@ -86,6 +101,19 @@ pub(crate) fn pack<'a, L: Lanes>(_lanes: L, layout: Layout, matrix: &[f32], data
 /// it.
 #[inline(always)]
 pub(crate) fn product<L: Lanes>(lanes: L, strip: Strip, packed: Packed, output: Output, sums: Option<&mut [f32]>) {
+    product_in_runs(lanes, strip, packed, output, Runs::NONE, sums);
+}
+
+/// As [`product`], with rows of the output in runs.
+#[inline(always)]
+pub(crate) fn product_in_runs<L: Lanes>(
+    lanes: L,
+    strip: Strip,
+    packed: Packed,
+    output: Output,
+    runs: Runs,
+    sums: Option<&mut [f32]>,
+) {
     let (k, rows) = (packed.k, strip.rows);
     let columns = round_up(packed.n, L::LANES);
     if rows == 0 || columns == 0 {
@@ -94,7 +122,9 @@ pub(crate) fn product<L: Lanes>(lanes: L, strip: Strip, packed: Packed, output: 
     assert!(packed.data.len() == k * columns, "matrix::product: a matrix packed for other lanes");
     assert!(strip.data.len() >= (rows - 1) * strip.stride + k, "matrix::product: strip too short");
     assert!(output.columns >= packed.n && output.columns <= columns, "matrix::product: columns");
-    assert!(output.data.len() >= (rows - 1) * output.stride + output.columns, "matrix::product: output too short");
+    assert!(runs.run > 0, "matrix::product: empty runs");
+    let last = (rows - 1) * output.stride + (rows - 1) / runs.run * runs.gap;
+    assert!(output.data.len() >= last + output.columns, "matrix::product: output too short");
     let sums = match sums {
         Some(sums) => {
             assert!(sums.len() == 2 * columns, "matrix::product: sums");
@@ -115,6 +145,7 @@ pub(crate) fn product<L: Lanes>(lanes: L, strip: Strip, packed: Packed, output: 
                 b: packed.data.as_ptr().add(k * first),
                 out: output.data.as_mut_ptr().add(first),
                 out_stride: output.stride,
+                runs,
                 remaining: output.columns - first,
                 sums: if sums.is_null() { sums } else { sums.add(first) },
                 squares: columns,
@@ -218,12 +249,21 @@ struct Panel {
     b: *const f32,
     out: *mut f32,
     out_stride: usize,
+    runs: Runs,
     /// Columns of `out` from this panel on.
     remaining: usize,
     /// Σ of the panel's columns, or null.
     sums: *mut f32,
     /// Distance from Σ to Σ².
     squares: usize,
+}
+
+/// The row that a panel has come to.
+struct Cursor {
+    a: *const f32,
+    out: *mut f32,
+    /// Rows left of the run.
+    left: usize,
 }
 
 impl Panel {
@@ -233,51 +273,52 @@ impl Panel {
     /// `rows` rows of `a` and `out`, the panel at `b` and the sums are there, as `product` asserts.
     #[inline(always)]
     unsafe fn rows<L: Lanes, const R: usize, const V: usize>(self, lanes: L, rows: usize) {
-        let mut row = 0;
-        // SAFETY: rows row..row + R are below `rows` at every call.
+        let mut cursor = Cursor { a: self.a, out: self.out, left: self.runs.run };
+        let mut left = rows;
+        // SAFETY: at least as many rows are left as each call takes.
         unsafe {
-            while row + R <= rows {
-                self.some::<L, R, V>(lanes, row);
-                row += R;
+            while left >= R {
+                self.some::<L, R, V>(lanes, &mut cursor);
+                left -= R;
             }
-            while row + 4 <= rows {
-                self.some::<L, 4, V>(lanes, row);
-                row += 4;
+            while left >= 4 {
+                self.some::<L, 4, V>(lanes, &mut cursor);
+                left -= 4;
             }
-            while row < rows {
-                self.some::<L, 1, V>(lanes, row);
-                row += 1;
+            while left > 0 {
+                self.some::<L, 1, V>(lanes, &mut cursor);
+                left -= 1;
             }
         }
     }
 
-    /// Rows `row..row + R`.
+    /// The next `R` rows.
     ///
     /// # Safety
-    /// As for `rows`, and `row + R` rows are there.
+    /// As for `rows`, and `R` rows are there from the cursor on.
     #[inline(always)]
-    unsafe fn some<L: Lanes, const R: usize, const V: usize>(self, lanes: L, row: usize) {
+    unsafe fn some<L: Lanes, const R: usize, const V: usize>(&self, lanes: L, cursor: &mut Cursor) {
         let mut acc = [[lanes.zero(); V]; R];
-        // SAFETY: the caller's promise covers rows row..row + R of `a`, the whole panel, and the floats of `out` up to `remaining`.
+        // SAFETY: the caller's promise covers R rows of `a`, the whole panel, and the floats of `out` up to `remaining`; the cursor's
+        // wrapping moves past the last row are never followed.
         unsafe {
-            let a = self.a.add(row * self.a_stride);
-            tile(lanes, self.k, (a, self.a_stride, 1), (self.b, V * L::LANES), &mut acc);
-            let out = self.out.add(row * self.out_stride);
-            if self.remaining >= V * L::LANES {
-                for (r, acc) in acc.iter().enumerate() {
-                    for (v, &value) in acc.iter().enumerate() {
-                        lanes.store(out.add(r * self.out_stride + v * L::LANES), value);
+            tile(lanes, self.k, (cursor.a, self.a_stride, 1), (self.b, V * L::LANES), &mut acc);
+            cursor.a = cursor.a.wrapping_add(R * self.a_stride);
+            let whole = self.remaining >= V * L::LANES;
+            for acc in &acc {
+                for (v, &value) in acc.iter().enumerate() {
+                    let at = v * L::LANES;
+                    if whole {
+                        lanes.store(cursor.out.add(at), value);
+                    } else if at < self.remaining {
+                        lanes.store_up_to(cursor.out.add(at), value, self.remaining - at);
                     }
                 }
-            } else {
-                for (r, acc) in acc.iter().enumerate() {
-                    for (v, &value) in acc.iter().enumerate() {
-                        let at = v * L::LANES;
-                        if at < self.remaining {
-                            let to = out.add(r * self.out_stride + at);
-                            lanes.store_up_to(to, value, self.remaining - at);
-                        }
-                    }
+                cursor.out = cursor.out.wrapping_add(self.out_stride);
+                cursor.left -= 1;
+                if cursor.left == 0 {
+                    cursor.out = cursor.out.wrapping_add(self.runs.gap);
+                    cursor.left = self.runs.run;
                 }
             }
             if !self.sums.is_null() {
@@ -408,6 +449,14 @@ mod tests {
             for (row, values) in padded.chunks_exact(columns).enumerate() {
                 assert_eq!(values[..n], expected[row * n..][..n]);
                 assert!(values[n..].iter().all(|&value| value == 0.0), "padding of row {row}");
+            }
+
+            let mut spaced = vec![-1.0; rows * n + rows.div_ceil(3) * 5];
+            let output = Output { data: &mut spaced, stride: n, columns: n };
+            product_in_runs(lanes, strip, packed, output, Runs { run: 3, gap: 5 }, None);
+            for (run, rows) in expected.chunks(3 * n).enumerate() {
+                let (values, gap) = spaced[run * (3 * n + 5)..][..rows.len() + 5].split_at(rows.len());
+                assert_eq!((values, gap), (rows, [-1.0; 5].as_slice()), "run {run}");
             }
 
             let mut outer = vec![1.0; k * columns];

@@ -17,6 +17,28 @@ pub(crate) fn take(len: usize) -> Scratch {
     Scratch { buffer: Some(buffer), len }
 }
 
+/// f64 on loan.
+pub(crate) struct Sums(Scratch);
+
+/// `len` f64 zeros, 64-byte aligned: partial sums.
+pub(crate) fn take_sums(len: usize) -> Sums {
+    Sums(take_zeroed(2 * len))
+}
+
+impl Deref for Sums {
+    type Target = [f64];
+
+    fn deref(&self) -> &[f64] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+impl DerefMut for Sums {
+    fn deref_mut(&mut self) -> &mut [f64] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+}
+
 /// `len` zeros, 64-byte aligned.
 pub(crate) fn take_zeroed(len: usize) -> Scratch {
     let mut scratch = take(len);

@@ -1,8 +1,18 @@
-//! A slice that parallel tasks write disjoint parts of, where the parts are not what `par_chunks_mut` cuts. Refuses to
-//! check disjointness: that is the promise of its caller.
+//! Work cut between threads: how a batch is cut into tasks, and a slice that tasks write disjoint parts of where the
+//! parts are not what `par_chunks_mut` cuts. Refuses to check disjointness: that is the promise of its caller.
 
 use std::marker::PhantomData;
 use std::ops::Range;
+
+/// Most tasks that a batch is cut into.
+const MAX_CHUNKS: usize = 32;
+
+/// The tasks that a batch of `n` images is cut into: runs of images that depend on `n` alone, never on the number of
+/// threads, so that sums of partial results are the same bits for any number of them.
+pub(crate) fn chunks(n: usize) -> impl ExactSizeIterator<Item = Range<usize>> {
+    let count = n.min(MAX_CHUNKS);
+    (0..count).map(move |chunk| chunk * n / count..(chunk + 1) * n / count)
+}
 
 /// A mutable slice that tasks take parts of.
 #[derive(Copy, Clone)]

@@ -173,8 +173,10 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a · b + c`, rounded once where the machine has an instruction for it, else twice.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// The larger of both; 0 for `max(NaN, 0)` on x86.
+    /// The larger of both; which one where either is NaN depends on the set.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `max(value, 0)`; NaN stays NaN.
+    fn relu(self, value: Self::V) -> Self::V;
     /// `value` in the lanes where `condition > 0`, else 0.
     fn where_positive(self, condition: Self::V, value: Self::V) -> Self::V;
     /// The first `count < LANES` floats at `pointer`, then zeros.
@@ -306,6 +308,11 @@ macro_rules! for_x86 {
                 pulp::Simd::mul_add_e_f32s(self, a, b, c)
             }
             #[inline(always)]
+            fn relu(self, value: Self::V) -> Self::V {
+                // The instruction returns its second operand where either is NaN.
+                pulp::Simd::max_f32s(self, pulp::Simd::splat_f32s(self, 0.0), value)
+            }
+            #[inline(always)]
             unsafe fn load_first(self, pointer: *const f32, count: usize) -> Self::V {
                 let mask = pulp::Simd::mask_between_m32s(self, 0, count as u32);
                 // SAFETY: a masked load touches the first `count` floats only, which the caller vouches for.
@@ -327,6 +334,11 @@ impl Lanes for pulp::Scalar128b {
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         // pulp's own calls the C library's fma where the baseline has no such instruction.
         pulp::Simd::add_f32s(self, pulp::Simd::mul_f32s(self, a, b), c)
+    }
+    #[inline(always)]
+    fn relu(self, value: Self::V) -> Self::V {
+        let lanes: [f32; 4] = pulp::cast(value);
+        pulp::cast(lanes.map(|value| if value < 0.0 { 0.0 } else { value }))
     }
     #[inline(always)]
     unsafe fn load_first(self, pointer: *const f32, count: usize) -> Self::V {
