@@ -1,1 +1,2 @@
 //! darts-runs
+pub mod report;
