@@ -144,11 +144,28 @@ pub(crate) fn dot_products<L: Lanes, const T: usize>(
 
 /// sums\[i mod period\] += d\[i\] for a run that begins at a pixel.
 #[inline(always)]
-pub(crate) fn add_run(d: &[f32], sums: &mut [f32]) {
-    for d in d.chunks(sums.len()) {
-        for (sum, d) in sums.iter_mut().zip(d) {
-            *sum += d;
+pub(crate) fn add_run<L: Lanes>(lanes: L, d: &[f32], sums: &mut [f32]) {
+    let period = sums.len();
+    let rows = d.len() / period;
+    assert!(period.is_multiple_of(COLUMNS * L::LANES), "channels: a period of {period}");
+    let pointer = sums.as_mut_ptr();
+    for column in (0..period).step_by(COLUMNS * L::LANES) {
+        // SAFETY: d has at least rows·period floats, `sums` period; column + COLUMNS·LANES ≤ period.
+        unsafe {
+            let mut total = [lanes.zero(); COLUMNS];
+            for row in 0..rows {
+                for (v, total) in total.iter_mut().enumerate() {
+                    *total = lanes.add(*total, lanes.load(d.as_ptr().add(row * period + column + v * L::LANES)));
+                }
+            }
+            for (v, &total) in total.iter().enumerate() {
+                let to = pointer.add(column + v * L::LANES);
+                lanes.store(to, lanes.add(lanes.load(to), total));
+            }
         }
+    }
+    for (sum, d) in sums.iter_mut().zip(&d[rows * period..]) {
+        *sum += d;
     }
 }
 

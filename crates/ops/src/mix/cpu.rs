@@ -117,7 +117,7 @@ impl Kernel for ReduceImage<'_> {
         let range = image * images.image_len()..(image + 1) * images.image_len();
         let mut first = range.start;
         for d in dnode[range].chunks(block_len(period)) {
-            add_run(d, plain);
+            add_run(lanes, d, plain);
             let floats = first..first + d.len();
             for (terms, sums) in terms.chunks(GROUP).zip(products.chunks_mut(GROUP * period)) {
                 let z = |t: usize| &terms[t].z[floats.clone()];

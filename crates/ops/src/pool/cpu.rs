@@ -1,0 +1,280 @@
+//! Pools on the CPU: one image a task. A window is taken apart into rows, then columns, so that nearly every loop runs over a
+//! whole row of pixels × channels. Refuses to store which cell won.
+
+use super::{PoolKind, PoolShape};
+use crate::channels::{add_run, add_up, dot_products, fold, longest_period, period};
+use crate::images::{Images, Upstream, Write};
+use crate::scratch;
+use crate::simd::{InstructionSet, Kernel, Lanes, MAX_LANES};
+use crate::upstream;
+use rayon::prelude::*;
+
+pub(super) fn forward(
+    set: InstructionSet,
+    images: Images,
+    x: &[f32],
+    shape: PoolShape,
+    z: &mut [f32],
+    sums: Option<&mut [f64]>,
+) {
+    let c = images.c;
+    let out = shape.output(images);
+    if images.is_empty() {
+        return sums.map_or((), |sums| sums.fill(0.0));
+    }
+    let floats = images.w * c + 2 * longest_period(c);
+    scratch::reserve(images.n, floats);
+    let mut chunks = scratch::take(4 * images.n * c);
+    let chunks: &mut [f64] = bytemuck::cast_slice_mut(&mut chunks);
+    let wanted = sums.is_some();
+    let images_of_x = x.par_chunks(images.image_len());
+    let tasks = z.par_chunks_mut(out.image_len()).zip(images_of_x).zip(chunks.par_chunks_mut(2 * c));
+    tasks.for_each(|((z, x), chunk)| {
+        let mut scratch = scratch::take(floats);
+        set.run(ForwardImage { images, shape, x, z, sums: wanted.then_some(chunk), scratch: &mut scratch });
+    });
+    if let Some(sums) = sums {
+        add_up(chunks, sums);
+    }
+}
+
+struct ForwardImage<'a> {
+    images: Images,
+    shape: PoolShape,
+    x: &'a [f32],
+    z: &'a mut [f32],
+    sums: Option<&'a mut [f64]>,
+    scratch: &'a mut [f32],
+}
+
+impl Kernel for ForwardImage<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let Self { images, shape, x, z, sums, scratch } = self;
+        let (c, out) = (images.c, shape.output(images));
+        let (rows, patterns) = scratch.split_at_mut(images.w * c);
+        let period = period::<L>(c);
+        let patterns = &mut patterns[..2 * period];
+        patterns.fill(0.0);
+        let (plain, squares) = patterns.split_at_mut(period);
+        for (oy, z) in z.chunks_exact_mut(out.w * c).enumerate() {
+            window_row(shape, images, oy, x, rows, z);
+            if sums.is_some() {
+                add_run(lanes, z, plain);
+                dot_products(lanes, z, [&*z], squares, period);
+            }
+        }
+        if let Some(sums) = sums {
+            sums.fill(0.0);
+            let (plain_sums, square_sums) = sums.split_at_mut(c);
+            fold(plain, plain_sums);
+            fold(squares, square_sums);
+        }
+    }
+}
+
+/// Output row `oy` into `z`; `rows` holds a row of the image meanwhile.
+#[inline(always)]
+fn window_row(shape: PoolShape, images: Images, oy: usize, x: &[f32], rows: &mut [f32], z: &mut [f32]) {
+    let (c, width) = (images.c, images.w * images.c);
+    let count = z.len() / c;
+    let window = shape.window(oy, images.h);
+    let image_rows = x[window.start * width..window.end * width].chunks_exact(width);
+    match shape.kind {
+        PoolKind::Max => {
+            rows.fill(f32::NEG_INFINITY);
+            image_rows.for_each(|x| largest(rows, x));
+            z.fill(if shape.relu { 0.0 } else { f32::NEG_INFINITY });
+            for tap in 0..shape.kernel {
+                shape.runs(tap, images.w, count, |to, from, run| {
+                    largest(&mut z[to * c..][..run * c], &rows[from * c..])
+                });
+            }
+        }
+        PoolKind::Average => {
+            rows.fill(0.0);
+            for x in image_rows {
+                if shape.relu {
+                    rows.iter_mut().zip(x).for_each(|(sum, &x)| *sum += if x > 0.0 { x } else { 0.0 });
+                } else {
+                    add(rows, x);
+                }
+            }
+            z.fill(0.0);
+            for tap in 0..shape.kernel {
+                shape.runs(tap, images.w, count, |to, from, run| add(&mut z[to * c..][..run * c], &rows[from * c..]));
+            }
+            shape.divide(images.w, window.len(), c, z);
+        }
+    }
+}
+
+/// to\[i\] ← the larger of to\[i\] and x\[i\]; NaN if either is.
+#[inline(always)]
+fn largest(to: &mut [f32], x: &[f32]) {
+    for (to, &x) in to.iter_mut().zip(x) {
+        *to = if x <= *to || to.is_nan() { *to } else { x };
+    }
+}
+
+/// to\[i\] += x\[i\].
+#[inline(always)]
+fn add(to: &mut [f32], x: &[f32]) {
+    to.iter_mut().zip(x).for_each(|(to, x)| *to += x);
+}
+
+impl PoolShape {
+    /// Calls `action(out, in, run)` for the runs of `run` pixels that a tap connects: from pixel `in` of an input row of `width`
+    /// pixels to pixel `out` of an output row of `count`.
+    #[inline(always)]
+    fn runs(self, tap: usize, width: usize, count: usize, mut action: impl FnMut(usize, usize, usize)) {
+        let columns = self.columns(tap, width, count);
+        if self.stride > 1 {
+            for column in columns {
+                action(column, column * self.stride + tap - self.padding, 1);
+            }
+        } else if !columns.is_empty() {
+            action(columns.start, columns.start + tap - self.padding, columns.len());
+        }
+    }
+
+    /// Divides a row of sums by the numbers of real cells, of which every window has `rows` rows.
+    #[inline(always)]
+    fn divide(self, width: usize, rows: usize, c: usize, row: &mut [f32]) {
+        let count = row.len() / c;
+        let mut column = 0;
+        while column < count {
+            let cells = self.window(column, width).len();
+            let mut end = column + 1;
+            while end < count && self.window(end, width).len() == cells {
+                end += 1;
+            }
+            let factor = 1.0 / (rows * cells) as f32;
+            row[column * c..end * c].iter_mut().for_each(|value| *value *= factor);
+            column = end;
+        }
+    }
+}
+
+pub(super) fn backward(
+    set: InstructionSet,
+    images: Images,
+    x: &[f32],
+    shape: PoolShape,
+    upstream: Upstream,
+    dx: &mut [f32],
+    write: Write,
+) {
+    if images.is_empty() {
+        return;
+    }
+    let out = shape.output(images);
+    let floats = images.w * images.c + out.w * images.c + out.w * images.c.next_multiple_of(MAX_LANES);
+    scratch::reserve(images.n, floats);
+    let tasks = dx.par_chunks_mut(images.image_len()).zip(x.par_chunks(images.image_len())).enumerate();
+    tasks.for_each(|(image, (dx, x))| {
+        let mut scratch = scratch::take(floats);
+        set.run(BackwardImage { images, image, shape, x, upstream, dx, write, scratch: &mut scratch });
+    });
+}
+
+struct BackwardImage<'a> {
+    images: Images,
+    image: usize,
+    shape: PoolShape,
+    x: &'a [f32],
+    upstream: Upstream<'a>,
+    dx: &'a mut [f32],
+    write: Write,
+    scratch: &'a mut [f32],
+}
+
+impl Kernel for BackwardImage<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let Self { images, image, shape, x, upstream, dx, write, scratch } = self;
+        let (c, out) = (images.c, shape.output(images));
+        let (rows, scratch) = scratch.split_at_mut(images.w * c);
+        let (z, dz) = scratch.split_at_mut(out.w * c);
+        let stride = c.next_multiple_of(L::LANES);
+        if write == Write::Overwrite {
+            dx.fill(0.0);
+        }
+        for oy in 0..out.h {
+            let pixels = oy * out.w..(oy + 1) * out.w;
+            upstream::form(lanes, &upstream, out, image, pixels, &mut dz[..out.w * stride], stride);
+            if stride != c {
+                for pixel in 1..out.w {
+                    dz.copy_within(pixel * stride..pixel * stride + c, pixel * c);
+                }
+            }
+            let dz = &mut dz[..out.w * c];
+            match shape.kind {
+                PoolKind::Max => {
+                    window_row(shape, images, oy, x, rows, z);
+                    max_row(shape, images, oy, (x, z), dz, dx);
+                }
+                PoolKind::Average => average_row(shape, images, oy, x, rows, dz, dx),
+            }
+        }
+    }
+}
+
+/// Gives each dz of output row `oy` to the first cell that equals the maximum; `dz` holds what is not given yet.
+#[inline(always)]
+fn max_row(shape: PoolShape, images: Images, oy: usize, (x, z): (&[f32], &[f32]), dz: &mut [f32], dx: &mut [f32]) {
+    let (c, width) = (images.c, images.w * images.c);
+    let count = z.len() / c;
+    if shape.relu {
+        // All cells are at most 0: they tie at relu(x) = 0, where the derivative is 0.
+        dz.iter_mut().zip(z).for_each(|(dz, &z)| *dz = if z > 0.0 { *dz } else { 0.0 });
+    }
+    for y in shape.window(oy, images.h) {
+        let (x, dx) = (&x[y * width..][..width], &mut dx[y * width..][..width]);
+        for tap in 0..shape.kernel {
+            shape.runs(tap, images.w, count, |to, from, run| {
+                let (x, dx) = (&x[from * c..][..run * c], &mut dx[from * c..][..run * c]);
+                let (z, dz) = (&z[to * c..][..run * c], &mut dz[to * c..][..run * c]);
+                for (((dx, &x), &z), dz) in dx.iter_mut().zip(x).zip(z).zip(dz) {
+                    let (given, left) = if x == z { (*dz, 0.0) } else { (0.0, *dz) };
+                    *dx += given;
+                    *dz = left;
+                }
+            });
+        }
+    }
+}
+
+/// Spreads dz of output row `oy` over the cells of its windows, first over columns into `rows`, then over rows.
+#[inline(always)]
+fn average_row(
+    shape: PoolShape,
+    images: Images,
+    oy: usize,
+    x: &[f32],
+    rows: &mut [f32],
+    dz: &mut [f32],
+    dx: &mut [f32],
+) {
+    let (c, width) = (images.c, images.w * images.c);
+    let count = dz.len() / c;
+    let window = shape.window(oy, images.h);
+    shape.divide(images.w, window.len(), c, dz);
+    rows.fill(0.0);
+    for tap in 0..shape.kernel {
+        shape.runs(tap, images.w, count, |from, to, run| add(&mut rows[to * c..][..run * c], &dz[from * c..]));
+    }
+    for y in window {
+        let dx = dx[y * width..][..width].iter_mut();
+        if shape.relu {
+            let x = &x[y * width..][..width];
+            dx.zip(&*rows).zip(x).for_each(|((dx, &sum), &x)| *dx += if x > 0.0 { sum } else { 0.0 });
+        } else {
+            dx.zip(&*rows).for_each(|(dx, sum)| *dx += sum);
+        }
+    }
+}
