@@ -1,2 +1,24 @@
-//! darts-runs
+//! A run as a folder: searching for a cell, training what was found, evaluating it, and going on after an interruption as
+//! if there had been none.
+#![doc = include_str!("../README.md")]
+
+mod checkpoint;
+pub mod config;
+mod engine;
+mod error;
+mod folder;
+mod hardware;
+mod metrics;
+mod options;
+mod progress;
 pub mod report;
+mod tensorboard;
+
+pub use config::{DataConfig, Order, RunKind, Schedule, SearchConfig, TrainConfig};
+pub use engine::{Outcome, StopReason, Stopped};
+pub use error::{Error, Result};
+pub use folder::{DataRecord, RunRecord};
+pub use hardware::{COMMIT, Hardware, VERSION, peak_memory_bytes};
+pub use metrics::{EpochMetrics, Metric, Results, StepMetrics, Summary, read_metrics, read_summary};
+pub use options::{Device, RunOptions};
+pub use progress::{Level, Progress, Started, StepEvent};

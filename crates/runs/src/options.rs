@@ -1,0 +1,127 @@
+//! What may change between two invocations of the same run without changing its result: places, threads, when to save and
+//! when to stop. None of it is stored in the configuration or compared on resume.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+/// Where a run computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// A CUDA device by its number.
+    Cuda(usize),
+}
+
+impl Device {
+    /// The candle device.
+    ///
+    /// # Errors
+    /// [`Error::Device`] for a CUDA device: this build has no kernels for it.
+    pub(crate) fn open(self) -> Result<candle_core::Device> {
+        match self {
+            Self::Cpu => Ok(candle_core::Device::Cpu),
+            Self::Cuda(_) => Err(Error::Device {
+                device: self.to_string(),
+                reason: "this build computes on the processor only; use --device cpu".into(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let index = match text {
+            "cpu" => return Ok(Self::Cpu),
+            "cuda" => Some(0),
+            _ => text.strip_prefix("cuda:").and_then(|index| index.parse().ok()),
+        };
+        index.map(Self::Cuda).ok_or_else(|| Error::Config {
+            field: "device",
+            value: text.into(),
+            expected: "cpu, cuda or cuda:I".into(),
+        })
+    }
+}
+
+/// How to carry out a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunOptions {
+    /// The dataset's own folder, or the parent that holds it. Generated data needs none.
+    pub data_dir: Option<PathBuf>,
+    /// Where to compute.
+    pub device: Device,
+    /// Worker threads; all cores where not given. The result is the same for any number.
+    pub threads: Option<usize>,
+    /// Continue what is in the folder instead of refusing it.
+    pub resume: bool,
+    /// Stop cleanly after so many steps of this invocation.
+    pub max_steps: Option<u64>,
+    /// Save every so many steps, besides at the end of each epoch; 200 where not given.
+    pub checkpoint_every: Option<u64>,
+}
+
+impl RunOptions {
+    /// Steps between checkpoints where the caller does not say.
+    pub const CHECKPOINT_EVERY: u64 = 200;
+
+    /// Checks what can be checked without touching anything.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let positive = |field, value: Option<u64>| match value {
+            Some(0) => Err(Error::Config { field, value: "0".into(), expected: "at least 1".into() }),
+            _ => Ok(()),
+        };
+        positive("threads", self.threads.map(|n| n as u64))?;
+        positive("max_steps", self.max_steps)?;
+        positive("checkpoint_every", self.checkpoint_every)
+    }
+
+    /// Runs `work` on a pool of the wanted number of threads.
+    pub(crate) fn on_threads<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(self.threads.unwrap_or(0))
+            .thread_name(|i| format!("darts-{i}"))
+            .build()
+            .map_err(|e| Error::Threads { threads: self.threads.unwrap_or(0), reason: e.to_string() })?;
+        pool.install(work)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_and_printed() {
+        for text in ["cpu", "cuda:0", "cuda:3"] {
+            assert_eq!(text.parse::<Device>().unwrap().to_string(), text);
+        }
+        assert_eq!("cuda".parse::<Device>().unwrap(), Device::Cuda(0));
+        for text in ["gpu", "cuda:", "cuda:-1", "CPU", ""] {
+            assert!(text.parse::<Device>().unwrap_err().to_string().starts_with("device = "), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_zero_that_would_never_work_is_refused() {
+        let options = RunOptions { threads: Some(0), ..RunOptions::default() };
+        assert!(options.validate().unwrap_err().to_string().starts_with("threads = 0"));
+        let options = RunOptions { checkpoint_every: Some(0), ..RunOptions::default() };
+        assert!(options.validate().is_err());
+    }
+}
