@@ -38,6 +38,12 @@ impl Toy {
     }
 }
 
+/// A folder in memory where there is one: these tests sync thousands of files.
+fn tempdir() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
 fn killed() -> Error {
     Error::bad_file("toy", "killed")
 }
@@ -161,7 +167,7 @@ fn timeless(dir: &Path) -> Vec<Metric> {
 }
 
 fn uninterrupted() -> (tempfile::TempDir, Vec<Vec<u8>>, Vec<Metric>) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     assert!(matches!(run(dir.path(), &options(), Fault::default(), &mut ()).unwrap(), Outcome::Finished(_)));
     let (bytes, lines) = (results(dir.path()), timeless(dir.path()));
     (dir, bytes, lines)
@@ -175,7 +181,7 @@ fn killed_at_every_step_save_and_validation_it_ends_in_the_bytes_of_an_uninterru
         .flat_map(|n| [Fault { at_step: Some(n), ..Fault::default() }, Fault { at_save: Some(n), ..Fault::default() }])
         .chain((0..EPOCHS).map(|e| Fault { at_validation: Some(e), ..Fault::default() }));
     for fault in faults {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempdir();
         // at_save of a step where nothing is saved never fires; then the run simply ends.
         if let Err(error) = run(dir.path(), &options(), fault, &mut ()) {
             assert!(error.to_string().contains("killed"), "{error}");
@@ -190,7 +196,7 @@ fn killed_at_every_step_save_and_validation_it_ends_in_the_bytes_of_an_uninterru
 fn stopped_at_every_question_it_ends_in_the_bytes_of_an_uninterrupted_run() {
     let (_whole, bytes, lines) = uninterrupted();
     for most in 0..60 {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempdir();
         let mut progress = StopAfter { most: Some(most), ..StopAfter::default() };
         let first = run(dir.path(), &options(), Fault::default(), &mut progress).unwrap();
         if let Outcome::Stopped(stopped) = first {
@@ -205,7 +211,7 @@ fn stopped_at_every_question_it_ends_in_the_bytes_of_an_uninterrupted_run() {
 #[test]
 fn max_steps_are_those_of_one_invocation() {
     let (_whole, bytes, lines) = uninterrupted();
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let limited = RunOptions { max_steps: Some(4), ..options() };
     let mut stops = Vec::new();
     while let Outcome::Stopped(stopped) = run(dir.path(), &limited, Fault::default(), &mut ()).unwrap() {
@@ -219,7 +225,7 @@ fn max_steps_are_those_of_one_invocation() {
 #[test]
 fn a_damaged_newest_checkpoint_is_named_and_costs_no_bytes() {
     let (_whole, bytes, lines) = uninterrupted();
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     run(dir.path(), &options(), Fault { at_step: Some(11), ..Fault::default() }, &mut ()).unwrap_err();
     let newest = checkpoint::list(&dir.path().join(CHECKPOINTS)).unwrap().pop().unwrap();
     let half = fs::read(&newest).unwrap();
@@ -233,7 +239,7 @@ fn a_damaged_newest_checkpoint_is_named_and_costs_no_bytes() {
 
 #[test]
 fn a_loss_that_is_no_number_names_step_rate_and_last_good_checkpoint() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let error = run(dir.path(), &options(), Fault { nan_at: Some(9), ..Fault::default() }, &mut ()).unwrap_err();
     let text = error.to_string();
     let good = checkpoint::list(&dir.path().join(CHECKPOINTS)).unwrap().pop().unwrap();
@@ -253,7 +259,7 @@ fn a_journal_that_vanishes_in_mid_run_stops_it_with_what_was_saved_intact() {
             }
         }
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let mut progress = Remove(dir.path().join(METRICS));
     let error = run(dir.path(), &options(), Fault::default(), &mut progress).unwrap_err().to_string();
     assert!(error.contains("metrics.jsonl vanished") && !error.contains('\n'), "{error}");
