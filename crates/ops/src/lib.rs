@@ -13,6 +13,7 @@ pub mod conv;
 mod elementary;
 pub mod embedding;
 pub mod error;
+pub mod head;
 pub mod images;
 pub mod matmul;
 mod matrix;
@@ -30,4 +31,6 @@ pub mod tied_decoder;
 mod upstream;
 pub mod vector;
 
+pub use arena::{Arena, Plan, Slot};
 pub use error::Error;
+pub use images::{Affine, BnTerm, Images, Upstream, UpstreamTerm, Write};
