@@ -22,6 +22,7 @@ pub mod genotype;
 pub mod parameters;
 pub mod primitive;
 mod random;
+pub mod recurrent;
 pub mod relaxation;
 pub mod space;
 

@@ -23,7 +23,7 @@ const LOWEST: f32 = -87.0;
 pub(crate) fn exp_nonpositive<L: Lanes>(x: f32) -> f32 {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
     // ln 2 in two parts: the first has so few digits that n · LN2_HIGH is exact.
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     // 1.5 · 2²³: adding it rounds to an integer, which then stands in the lowest bits.
     const TO_INTEGER: f32 = 12_582_912.0;
@@ -58,7 +58,7 @@ pub(crate) fn tanh<L: Lanes>(x: f32) -> f32 {
     let e = exp_nonpositive::<L>(-2.0 * magnitude);
     let far = ((1.0 - e) / (1.0 + e)).copysign(x);
     let z = x * x;
-    let p = mul_add::<L>(-5.704_988_7e-3, z, 2.063_908_9e-2);
+    let p = mul_add::<L>(-5.704_988_7e-3, z, 2.063_909e-2);
     let p = mul_add::<L>(p, z, -5.373_971_6e-2);
     let p = mul_add::<L>(p, z, 0.133_314_43);
     let p = mul_add::<L>(p, z, -0.333_332_8);

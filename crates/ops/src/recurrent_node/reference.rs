@@ -103,7 +103,7 @@ pub(super) fn backward(shape: NodeShape, edges: &[Edge], d_node: &[f64], normali
     let NodeShape { batch, hidden } = shape;
     let (node, _, variance) = forward(shape, edges, normalization);
     let mut du = vec![0.0; shape.len()];
-    for i in 0..hidden {
+    for (i, variance) in variance.iter().enumerate() {
         let column = |b: usize| b * hidden + i;
         let (mut mean, mut product) = (0.0, 0.0);
         if matches!(normalization, Normalization::Batch) {
@@ -112,7 +112,7 @@ pub(super) fn backward(shape: NodeShape, edges: &[Edge], d_node: &[f64], normali
         }
         for b in 0..batch {
             let centred = d_node[column(b)] - mean - node[column(b)] * product;
-            du[column(b)] = centred / (variance[i] + EPS).sqrt();
+            du[column(b)] = centred / (variance + EPS).sqrt();
         }
     }
     let mut gradients = Gradients { states: vec![], gates: vec![], mixes: vec![] };

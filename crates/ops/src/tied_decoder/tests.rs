@@ -34,8 +34,8 @@ fn reference(decoder: Decoder, output: &[f32], targets: &[u32], scale: f64) -> R
         let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let logarithm = largest + logits.iter().map(|l| (l - largest).exp()).sum::<f64>().ln();
         out.loss += logarithm - logits[targets[r] as usize];
-        for v in 0..vocabulary {
-            let log_probability = logits[v] - logarithm;
+        for (v, logit) in logits.iter().enumerate() {
+            let log_probability = logit - logarithm;
             out.log_probabilities.push(log_probability);
             let d = scale * (log_probability.exp() - f64::from(v == targets[r] as usize));
             out.d_bias[v] += d;
