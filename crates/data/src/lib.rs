@@ -30,6 +30,8 @@
 pub mod cifar;
 pub mod dataset;
 mod error;
+#[cfg(feature = "fetch")]
+pub mod fetch;
 pub mod image_folder;
 pub mod loader;
 pub mod manifest;
