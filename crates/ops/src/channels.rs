@@ -74,16 +74,15 @@ pub(crate) fn add_products<L: Lanes, const T: usize>(
     for column in (0..period).step_by(COLUMNS * L::LANES) {
         // SAFETY: patterns are `period` floats, `to` and every z at least rows·period; column + COLUMNS·LANES ≤ period.
         unsafe {
-            let a = patterns.map(|pattern| {
-                std::array::from_fn::<_, COLUMNS, _>(|v| lanes.load(pattern.as_ptr().add(column + v * L::LANES)))
+            let a: [[L::V; T]; COLUMNS] = std::array::from_fn(|v| {
+                patterns.map(|pattern| lanes.load(pattern.as_ptr().add(column + v * L::LANES)))
             });
             for row in 0..rows {
-                let at = row * period + column;
-                for v in 0..COLUMNS {
-                    let at = at + v * L::LANES;
+                for (v, a) in a.iter().enumerate() {
+                    let at = row * period + column + v * L::LANES;
                     let mut sum = lanes.load(pointer.add(at));
-                    for t in 0..T {
-                        sum = lanes.mul_add(a[t][v], lanes.load(z[t].as_ptr().add(at)), sum);
+                    for (&a, z) in a.iter().zip(&z) {
+                        sum = lanes.mul_add(a, lanes.load(z.as_ptr().add(at)), sum);
                     }
                     lanes.store(pointer.add(at), sum);
                 }
@@ -114,21 +113,20 @@ pub(crate) fn dot_products<L: Lanes, const T: usize>(
     }
     let pointer = sums.as_mut_ptr();
     for column in (0..period).step_by(COLUMNS * L::LANES) {
-        let mut total = [[lanes.zero(); COLUMNS]; T];
+        let mut total = [[lanes.zero(); T]; COLUMNS];
         // SAFETY: d and every z have at least rows·period floats, `sums` T·period; column + COLUMNS·LANES ≤ period.
         unsafe {
             for row in 0..rows {
-                let at = row * period + column;
-                for v in 0..COLUMNS {
-                    let at = at + v * L::LANES;
+                for (v, total) in total.iter_mut().enumerate() {
+                    let at = row * period + column + v * L::LANES;
                     let d = lanes.load(d.as_ptr().add(at));
-                    for t in 0..T {
-                        total[t][v] = lanes.mul_add(d, lanes.load(z[t].as_ptr().add(at)), total[t][v]);
+                    for (total, z) in total.iter_mut().zip(&z) {
+                        *total = lanes.mul_add(d, lanes.load(z.as_ptr().add(at)), *total);
                     }
                 }
             }
-            for (t, total) in total.iter().enumerate() {
-                for (v, &total) in total.iter().enumerate() {
+            for (v, total) in total.iter().enumerate() {
+                for (t, &total) in total.iter().enumerate() {
                     let to = pointer.add(t * period + column + v * L::LANES);
                     lanes.store(to, lanes.add(lanes.load(to), total));
                 }

@@ -15,6 +15,7 @@ pub mod embedding;
 pub mod error;
 pub mod head;
 pub mod images;
+pub mod layers;
 pub mod matmul;
 mod matrix;
 pub mod mix;
@@ -25,6 +26,7 @@ mod scratch;
 pub mod sep_unit;
 mod shared;
 pub mod simd;
+pub mod stage;
 #[cfg(test)]
 mod testing;
 pub mod tied_decoder;
