@@ -157,9 +157,7 @@ pub fn read_metrics(dir: &Path) -> Result<Vec<Metric>> {
     whole
         .lines()
         .enumerate()
-        .map(|(i, line)| {
-            serde_json::from_str(line).map_err(|e| Error::bad_file(&path, format!("line {}: {e}", i + 1)))
-        })
+        .map(|(i, line)| serde_json::from_str(line).map_err(|e| Error::bad_file(&path, format!("line {}: {e}", i + 1))))
         .collect()
 }
 

@@ -47,7 +47,8 @@ fn reading_gives_back_every_bit() {
     let path = write(dir.path(), &sample(40)).unwrap();
     let back = read(&path).unwrap();
     assert_eq!(back, sample(40));
-    let bits = |c: &Checkpoint| c.state.vectors.iter().flat_map(|(_, v)| v.iter().map(|x| x.to_bits())).collect::<Vec<_>>();
+    let bits =
+        |c: &Checkpoint| c.state.vectors.iter().flat_map(|(_, v)| v.iter().map(|x| x.to_bits())).collect::<Vec<_>>();
     assert_eq!(bits(&back), bits(&sample(40)));
 }
 

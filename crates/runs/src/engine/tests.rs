@@ -204,7 +204,11 @@ fn stopped_at_every_question_it_ends_in_the_bytes_of_an_uninterrupted_run() {
             assert!(stopped.checkpoint.exists());
         }
         assert!(matches!(run(dir.path(), &options(), Fault::default(), &mut ()).unwrap(), Outcome::Finished(_)));
-        assert_eq!((results(dir.path()), timeless(dir.path())), (bytes.clone(), lines.clone()), "after {most} questions");
+        assert_eq!(
+            (results(dir.path()), timeless(dir.path())),
+            (bytes.clone(), lines.clone()),
+            "after {most} questions"
+        );
     }
 }
 

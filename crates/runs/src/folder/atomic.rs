@@ -19,10 +19,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// As [`write`]; an error of `fill` is reported for `path` too.
-pub(crate) fn write_with(
-    path: &Path,
-    fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
-) -> Result<()> {
+pub(crate) fn write_with(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<()> {
     let temporary = temporary(path);
     let attempt = || -> std::io::Result<()> {
         let mut out = BufWriter::new(File::create(&temporary)?);

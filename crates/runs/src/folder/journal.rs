@@ -29,7 +29,9 @@ impl Journal {
         if found < keep {
             return Err(Error::bad_file(
                 &path,
-                format!("the checkpoint knows {keep} bytes of it, {found} are there; restore the file, or delete the run folder to start again"),
+                format!(
+                    "the checkpoint knows {keep} bytes of it, {found} are there; restore the file, or delete the run folder to start again"
+                ),
             ));
         }
         let mut file = OpenOptions::new()

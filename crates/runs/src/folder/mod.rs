@@ -79,12 +79,9 @@ impl RunFolder {
                 let found = differences(&stored.data, &record.data).map_err(|e| Error::bad_file(&self.dir, e))?;
                 match found.into_iter().next() {
                     None => Ok(()),
-                    Some(Difference { field, first, second }) => Err(Error::DataDiffers {
-                        dir: self.dir.clone(),
-                        field,
-                        stored: first,
-                        given: second,
-                    }),
+                    Some(Difference { field, first, second }) => {
+                        Err(Error::DataDiffers { dir: self.dir.clone(), field, stored: first, given: second })
+                    }
                 }
             }
         }
@@ -127,13 +124,9 @@ where
     let others = found.len().saturating_sub(1);
     match found.into_iter().next() {
         None => Ok(()),
-        Some(Difference { field, first, second }) => Err(Error::ConfigDiffers {
-            dir: dir.to_path_buf(),
-            field,
-            stored: first,
-            given: second,
-            others,
-        }),
+        Some(Difference { field, first, second }) => {
+            Err(Error::ConfigDiffers { dir: dir.to_path_buf(), field, stored: first, given: second, others })
+        }
     }
 }
 

@@ -12,11 +12,13 @@ mod record;
 pub mod tables;
 
 use std::{
-    io::{self, Write as _},
+    io,
     path::{Path, PathBuf},
 };
 
 use record::Record;
+
+use crate::folder::atomic;
 
 /// The name of the file that is written.
 pub const FILE: &str = "report.html";
@@ -24,16 +26,17 @@ pub const FILE: &str = "report.html";
 /// Why a report or a drawing could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    /// A folder that cannot be read, or a file that cannot be written.
-    #[error("report: cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was tried: "read", "write".
-        action: &'static str,
-        /// The file or folder.
+    /// A folder that cannot be read.
+    #[error("report: cannot read {}: {source}", path.display())]
+    Read {
+        /// The folder.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
     },
+    /// The page cannot be written.
+    #[error("report: {0}")]
+    Write(Box<crate::Error>),
     /// A picture that cannot be rendered.
     #[error("drawing: {reason}")]
     Drawing {
@@ -43,8 +46,8 @@ pub enum ReportError {
 }
 
 impl ReportError {
-    fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { action, path: path.to_owned(), source }
+    fn read(path: &Path, source: io::Error) -> Self {
+        Self::Read { path: path.to_owned(), source }
     }
 }
 
@@ -53,7 +56,7 @@ impl ReportError {
 /// A run without `summary.json` gives a page that says how far it is and reloads itself. The old page stays until the new one is whole.
 ///
 /// # Errors
-/// [`ReportError::Io`] if the folder cannot be read or the page cannot be written.
+/// [`ReportError::Read`] if the folder cannot be read, [`ReportError::Write`] if the page cannot be written.
 pub fn write_run(dir: &Path) -> Result<PathBuf, ReportError> {
     write_page(dir, &page::run(&Record::read(dir)?))
 }
@@ -62,24 +65,13 @@ pub fn write_run(dir: &Path) -> Result<PathBuf, ReportError> {
 /// `task` names the data, `cifar10`, `synthetic-images`, …, and so the published table that the result stands beside.
 ///
 /// # Errors
-/// [`ReportError::Io`] if a folder cannot be read or the page cannot be written.
+/// [`ReportError::Read`] if a folder cannot be read, [`ReportError::Write`] if the page cannot be written.
 pub fn write_pipeline(dir: &Path, task: &str) -> Result<PathBuf, ReportError> {
     write_page(dir, &page::pipeline(&page::Pipeline::read(dir, task)?))
 }
 
-/// A new file beside the old one, synced, then renamed over it.
 fn write_page(dir: &Path, page: &str) -> Result<PathBuf, ReportError> {
     let path = dir.join(FILE);
-    let fail = |source| ReportError::io("write", &path, source);
-    let mut file = tempfile::Builder::new().prefix(".report-").suffix(".html").tempfile_in(dir).map_err(fail)?;
-    file.write_all(page.as_bytes()).map_err(fail)?;
-    file.as_file().sync_data().map_err(fail)?;
-    #[cfg(unix)]
-    {
-        // Temporary files are private; a report is for reading.
-        use std::os::unix::fs::PermissionsExt as _;
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644)).map_err(fail)?;
-    }
-    file.persist(&path).map_err(|error| fail(error.error))?;
+    atomic::write(&path, page.as_bytes()).map_err(|error| ReportError::Write(Box::new(error)))?;
     Ok(path)
 }

@@ -70,9 +70,9 @@ impl Record {
     /// Reads a folder.
     ///
     /// # Errors
-    /// [`ReportError::Io`] if `dir` is no readable folder.
+    /// [`ReportError::Read`] if `dir` is no readable folder.
     pub(crate) fn read(dir: &Path) -> Result<Self, ReportError> {
-        fs::read_dir(dir).map_err(|source| ReportError::io("read", dir, source))?;
+        fs::read_dir(dir).map_err(|source| ReportError::read(dir, source))?;
         let mut problems = Vec::new();
         let run = read_object(dir, "run.json", &mut problems);
         let summary = read_object(dir, "summary.json", &mut problems);

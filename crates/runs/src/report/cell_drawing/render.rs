@@ -227,7 +227,7 @@ fn draw_label(out: &mut String, operation: &str, ends: &str, place: Placed) {
         y - height / 2.0,
         height / 2.0,
         glyph(operation, left + 16.0, y),
-        left + 24.0 + (width - 24.0 - 9.0) / 2.0,
+        left + 26.0 + (width - 26.0 - 11.0) / 2.0,
         y + 4.4,
         escape(&readable(operation))
     );
@@ -262,7 +262,7 @@ fn node_width(node: &Node) -> f64 {
 }
 
 fn label_width(operation: &str) -> f64 {
-    24.0 + text_width(&readable(operation), LABEL_FONT) + 13.0
+    26.0 + text_width(&readable(operation), LABEL_FONT) + 15.0
 }
 
 /// Width that a text needs in the wider ones of the usual sans-serif faces.
@@ -270,10 +270,10 @@ fn text_width(text: &str, size: f64) -> f64 {
     let ems: f64 = text
         .chars()
         .map(|char| match char {
-            'i' | 'j' | 'l' | 't' | 'f' | 'r' | ' ' | '.' | ',' | ':' | '|' | '(' | ')' | '-' => 0.37,
-            'm' | 'w' | 'M' | 'W' | '×' => 0.85,
-            'A'..='Z' => 0.7,
-            _ => 0.6,
+            'i' | 'j' | 'l' | 't' | 'f' | 'r' | ' ' | '.' | ',' | ':' | '|' | '(' | ')' | '-' => 0.38,
+            'm' | 'w' | 'M' | 'W' | '×' => 0.92,
+            'A'..='Z' => 0.72,
+            _ => 0.625,
         })
         .sum();
     ems * size

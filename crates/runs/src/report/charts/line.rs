@@ -101,7 +101,8 @@ impl Chart {
         }
         for series in &self.series {
             let points = main(series);
-            let _ = write!(out, r#"<path class="curve c{}" d="{}"/>"#, series.colour, self.path(&points, &x, &y));
+            let thin = if series.epochs.is_empty() && points.len() > 60 { " thin" } else { "" };
+            let _ = write!(out, r#"<path class="curve{thin} c{}" d="{}"/>"#, series.colour, self.path(&points, &x, &y));
             if points.len() <= 60 {
                 for (epoch, value) in &points {
                     let value = value * self.factor;
@@ -186,7 +187,7 @@ impl Chart {
                 tick_text(*tick, &ticks)
             );
         }
-        let _ = write!(out, r#"<text class="tick" x="{:.1}" y="{:.1}">epoch</text>"#, right + 14.0, bottom + 18.0);
+        let _ = write!(out, r#"<text class="tick" x="{:.1}" y="{:.1}">epoch</text>"#, right + 22.0, bottom + 18.0);
     }
 
     /// Names and last values beside the ends of the curves, moved apart where they would overlap.

@@ -97,11 +97,12 @@ fn panel(
     kept: Option<usize>,
 ) {
     const WIDTH: f64 = 200.0;
-    const HEIGHT: f64 = 128.0;
+    const LEFT: f64 = 34.0;
+    const HEIGHT: f64 = 134.0;
     let end = history.epochs.last().copied().unwrap_or(1.0).max(1.0);
     let start = history.epochs.first().copied().unwrap_or(0.0).min(end);
-    let x = Scale::new((if start == end { 0.0 } else { start }, end), (24.0, WIDTH - 8.0), false);
-    let y = Scale::new((0.0, top), (HEIGHT - 18.0, 36.0), false);
+    let x = Scale::new((if start == end { 0.0 } else { start }, end), (LEFT, WIDTH - 8.0), false);
+    let y = Scale::new((0.0, top), (HEIGHT - 19.0, 45.0), false);
     let last = history.weights.last().and_then(|epoch| epoch.get(edge)).cloned().unwrap_or_default();
     let count = last.len();
     // The strongest operation other than none: what a derived cell would take from this edge.
@@ -132,15 +133,15 @@ fn panel(
     for level in [0.0, top] {
         let _ = write!(
             out,
-            r#"<path class="grid" d="M24 {0:.1}H{1}"/><text class="tick" x="20" y="{2:.1}" text-anchor="end">{3}</text>"#,
+            r#"<path class="grid" d="M{LEFT} {0:.1}H{1}"/><text class="tick" x="30" y="{2:.1}" text-anchor="end">{3}</text>"#,
             y.at(level),
             WIDTH - 8.0,
             y.at(level) + 3.6,
-            if level == 0.0 { "0".to_owned() } else { format!("{level}").trim_start_matches('0').to_owned() }
+            if level == 0.0 { "0".to_owned() } else { format!("{level}") }
         );
     }
     if count > 0 {
-        let _ = write!(out, r#"<path class="uniform" d="M24 {0:.1}H{1}"/>"#, y.at(1.0 / count as f64), WIDTH - 8.0);
+        let _ = write!(out, r#"<path class="uniform" d="M{LEFT} {0:.1}H{1}"/>"#, y.at(1.0 / count as f64), WIDTH - 8.0);
     }
     for (epoch, anchor, at) in [(x.at(start), "start", start), (x.at(end), "end", end)] {
         if at == end || start < end {

@@ -50,7 +50,13 @@ pub(super) fn of_run(record: &Record) -> String {
     }
     let losses = vec![series("train", TRAIN, "train_loss"), series("valid", VALID, "valid_loss")];
     charts.push(chart("Loss, nats", "", 3, 1.0, false, losses).figure());
-    charts.push(chart("Learning rate", "", 4, 1.0, false, vec![series("lr", OTHER, "lr")]).figure());
+    // The learning rate is a step function of the step: epochs are for logs without steps.
+    let mut rate = series("lr", OTHER, "lr");
+    if !rate.steps.is_empty() {
+        rate.epochs.clear();
+    }
+    let small = rate.steps.iter().chain(&rate.epochs).all(|point| point.1 < 1.0);
+    charts.push(chart("Learning rate", "", if small { 4 } else { 1 }, 1.0, false, vec![rate]).figure());
     charts.push(
         chart("Gradient norm before clipping", "", 2, 1.0, true, vec![series("norm", OTHER, "grad_norm")]).figure(),
     );

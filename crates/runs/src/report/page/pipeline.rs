@@ -40,9 +40,9 @@ impl Pipeline {
     /// Reads all stages that are there.
     ///
     /// # Errors
-    /// [`ReportError::Io`] if `dir` is no readable folder.
+    /// [`ReportError::Read`] if `dir` is no readable folder.
     pub(crate) fn read(dir: &Path, task: &str) -> Result<Self, ReportError> {
-        let fail = |source| ReportError::io("read", dir, source);
+        let fail = |source| ReportError::read(dir, source);
         let mut folders: Vec<(String, PathBuf)> = Vec::new();
         for entry in fs::read_dir(dir).map_err(fail)? {
             let entry = entry.map_err(fail)?;

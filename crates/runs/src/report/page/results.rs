@@ -111,34 +111,22 @@ fn range(table: &Table, own: &Own) -> (f64, f64) {
     }
 }
 
-/// A dot with its deviation; the run's own value as a line through every row.
+/// A dot with its deviation; the run's own value as a line through every row. Places are shares of the width, so that dots stay round at any.
 fn plot(out: &mut String, figure: Option<(f64, Option<f64>)>, own: Option<f64>, range: (f64, f64), is_own: bool) {
-    const WIDTH: f64 = 150.0;
-    let at = |value: f64| 6.0 + (WIDTH - 12.0) * ((value - range.0) / (range.1 - range.0).max(1e-9)).clamp(0.0, 1.0);
-    let _ = write!(
-        out,
-        r#"<td class="plot" aria-hidden="true"><svg viewBox="0 0 {WIDTH} 18" preserveAspectRatio="none"><path class="grid" d="M6 9H{}"/>"#,
-        WIDTH - 6.0
+    let at = |value: f64| 4.0 + 92.0 * ((value - range.0) / (range.1 - range.0).max(1e-9)).clamp(0.0, 1.0);
+    out.push_str(
+        r#"<td class="plot" aria-hidden="true"><svg height="30"><line class="grid" x1="4%" x2="96%" y1="15" y2="15"/>"#,
     );
     if let Some(own) = own {
-        let _ = write!(out, r#"<path class="own-line" d="M{0:.1} 0V18"/>"#, at(own));
+        let _ = write!(out, r#"<line class="own-line" x1="{0:.1}%" x2="{0:.1}%" y1="0" y2="30"/>"#, at(own));
     }
     if let Some((value, deviation)) = figure {
         if let Some(deviation) = deviation {
-            let _ = write!(
-                out,
-                r#"<path class="whisker" d="M{:.1} 9H{:.1}"/>"#,
-                at(value - deviation),
-                at(value + deviation)
-            );
+            let (low, high) = (at(value - deviation), at(value + deviation));
+            let _ = write!(out, r#"<line class="whisker" x1="{low:.1}%" x2="{high:.1}%" y1="15" y2="15"/>"#);
         }
-        let class = if is_own { "dot own" } else { "dot" };
-        let _ = write!(
-            out,
-            r#"<circle class="{class}" cx="{:.1}" cy="9" r="{}"/>"#,
-            at(value),
-            if is_own { 5.5 } else { 4.0 }
-        );
+        let (class, radius) = if is_own { ("dot own", 5.5) } else { ("dot", 4.0) };
+        let _ = write!(out, r#"<circle class="{class}" cx="{:.1}%" cy="15" r="{radius}"/>"#, at(value));
     }
     out.push_str("</svg></td>");
 }

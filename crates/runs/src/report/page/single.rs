@@ -54,7 +54,11 @@ pub(super) fn below(record: &Record) -> String {
             Value::Number(number) if key == "started" => format::utc(number.as_f64().unwrap_or(0.0) as u64),
             value => format::value(value),
         };
-        let text = if key == "commit" { text.chars().take(12).collect() } else { text };
+        let text = match key {
+            "commit" => text.chars().take(12).collect(),
+            "started" => text.replacen('T', " ", 1).replace('Z', " UTC"),
+            _ => text,
+        };
         parts.push(escape(&format!("{word}{text}")));
     }
     parts.join(" · ")
@@ -104,17 +108,12 @@ pub(super) fn cost_tiles<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<(
     }
     let mut tiles = Vec::new();
     if seconds > 0.0 {
-        tiles.push((
-            "Time",
-            format::duration(seconds),
-            if epochs == 1 { "1 epoch".to_owned() } else { format!("{epochs} epochs") },
-        ));
+        let epochs = if epochs == 1 { "1 epoch".to_owned() } else { format!("{epochs} epochs") };
+        let machine = if hardware.is_empty() { String::new() } else { format!(" on {hardware}") };
+        tiles.push(("Time", format::duration(seconds), epochs + &machine));
     }
     if memory > 0.0 {
         tiles.push(("Peak memory", format::bytes(memory), String::new()));
-    }
-    if !hardware.is_empty() {
-        tiles.push(("Machine", hardware, String::new()));
     }
     tiles
 }
