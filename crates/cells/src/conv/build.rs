@@ -1,0 +1,118 @@
+//! Building a network: the tables of parameters and statistics, the plan of the arenas, and the multiply-adds, grow together.
+//!
+//! Sizes of activations are planned per sample, so that one network serves workspaces of any batch. Refuses nothing:
+//! whether a network makes sense is checked by what calls it.
+
+use darts_ops::{Images, Plan, Slot};
+
+use crate::parameters::{Init, Table};
+use std::ops::Range;
+
+/// Height, width and channels of one sample's activation, stored `[H, W, C]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    pub(crate) h: usize,
+    pub(crate) w: usize,
+    pub(crate) c: usize,
+}
+
+impl Geometry {
+    pub(crate) fn pixels(self) -> usize {
+        self.h * self.w
+    }
+
+    pub(crate) fn len(self) -> usize {
+        self.pixels() * self.c
+    }
+
+    pub(crate) fn with_channels(self, c: usize) -> Self {
+        Self { c, ..self }
+    }
+
+    /// ⌈H/s⌉ × ⌈W/s⌉, the size that every padded operation of stride s gives.
+    pub(crate) fn strided(self, stride: usize) -> Self {
+        Self {
+            h: self.h.div_ceil(stride),
+            w: self.w.div_ceil(stride),
+            ..self
+        }
+    }
+
+    pub(crate) fn images(self, n: usize) -> Images {
+        Images {
+            n,
+            h: self.h,
+            w: self.w,
+            c: self.c,
+        }
+    }
+}
+
+/// An activation: where it lies in the arena (planned for one sample) and its shape.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Buffer {
+    pub(crate) slot: Slot,
+    pub(crate) shape: Geometry,
+    /// Position in the ledger of gradients that have been written in a backward pass.
+    pub(crate) id: usize,
+}
+
+/// What grows while a network is built.
+#[derive(Default)]
+pub(crate) struct Builder {
+    pub(crate) parameters: Table,
+    pub(crate) statistics: Table,
+    pub(crate) activations: Plan,
+    pub(crate) channels: Plan,
+    pub(crate) multiply_adds: u64,
+    pub(crate) buffers: usize,
+    /// Lengths, per sample, of the largest set of temporaries that any stage's backward needs at once.
+    temporaries: Vec<usize>,
+}
+
+impl Builder {
+    /// Plans an activation of `shape`.
+    pub(crate) fn buffer(&mut self, shape: Geometry) -> Buffer {
+        let id = self.buffers;
+        self.buffers += 1;
+        Buffer {
+            slot: self.activations.reserve(shape.len()),
+            shape,
+            id,
+        }
+    }
+
+    /// Plans a vector of per-channel coefficients.
+    pub(crate) fn channel_vector(&mut self, len: usize) -> Slot {
+        self.channels.reserve(len)
+    }
+
+    /// Asks that `lengths[i]` floats per sample be there as the i-th temporary of a backward stage.
+    pub(crate) fn need_temporaries(&mut self, lengths: impl IntoIterator<Item = usize>) {
+        for (i, len) in lengths.into_iter().enumerate() {
+            if i == self.temporaries.len() {
+                self.temporaries.push(0);
+            }
+            self.temporaries[i] = self.temporaries[i].max(len);
+        }
+    }
+
+    /// Plans the temporaries that all stages share.
+    pub(crate) fn reserve_temporaries(&mut self) -> Vec<Slot> {
+        let lengths = std::mem::take(&mut self.temporaries);
+        lengths
+            .into_iter()
+            .map(|len| self.activations.reserve(len))
+            .collect()
+    }
+
+    /// A convolution weight `[out, in/groups, kh, kw]`.
+    pub(crate) fn conv_weight(&mut self, name: String, shape: [usize; 4]) -> Range<usize> {
+        self.parameters.push(name, &shape, Init::conv(&shape))
+    }
+}
+
+/// `prefix.leaf`; the leaf alone where there is no prefix.
+pub(crate) fn join(prefix: &str, leaf: &str) -> String {
+    if prefix.is_empty() { leaf.to_owned() } else { format!("{prefix}.{leaf}") }
+}

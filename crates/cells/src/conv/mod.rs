@@ -1,0 +1,22 @@
+//! Convolutional search cells, discrete cells and the networks made of them, as stages with explicit forward and backward
+//! passes over one planned arena. Nothing here draws random numbers or reads files.
+
+mod build;
+mod cell;
+mod convolution;
+mod graph;
+mod head;
+mod network;
+mod norm;
+mod operation;
+mod pass;
+mod preprocess;
+mod single;
+mod stem;
+
+#[cfg(test)]
+mod tests;
+
+pub use network::{ConvNetwork, LossConfig, LossOutput, NetworkConfig, Stem};
+pub use pass::{ForwardInput, Gradients, Statistics, Workspace};
+pub use single::{ConvOperation, SingleOperation};
