@@ -16,6 +16,7 @@
 //!
 //! The crate trains nothing: optimizers and the bilevel problem are in darts-bilevel, data in darts-data, runs in darts-runs.
 
+pub mod conv;
 pub mod derive;
 mod error;
 pub mod genotype;

@@ -45,6 +45,11 @@ impl Plan {
         slot
     }
 
+    /// The plan in which every buffer is `capacity` times as large, for [`Slot::scaled`].
+    pub fn scaled(&self, capacity: usize) -> Self {
+        Self { len: self.len * capacity }
+    }
+
     /// Floats that an arena of this plan holds.
     pub fn len(&self) -> usize {
         self.len
@@ -76,6 +81,16 @@ impl Slot {
         Self { len: count, ..self }
     }
 
+    /// A slot planned for one sample, in a plan made for one sample, as that of `count` samples in the plan
+    /// [`scaled`](Plan::scaled) by `capacity`.
+    ///
+    /// # Panics
+    /// If `count` exceeds `capacity`.
+    pub fn scaled(self, capacity: usize, count: usize) -> Self {
+        assert!(count <= capacity, "Slot::scaled: {count} samples of a capacity of {capacity}");
+        Self { offset: self.offset * capacity, len: self.len * count }
+    }
+
     fn end(self) -> usize {
         self.offset + self.len
     }
@@ -89,6 +104,16 @@ impl Arena {
     /// Allocates what `plan` reserved, filled with zeros.
     pub fn new(plan: &Plan) -> Self {
         Self { memory: AlignedBuffer::zeroed(plan.len()) }
+    }
+
+    /// Floats it holds.
+    pub fn len(&self) -> usize {
+        self.memory.as_slice().len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// The buffer at `slot`.

@@ -13,6 +13,7 @@ mod options;
 mod progress;
 pub mod report;
 mod tensorboard;
+pub mod verify;
 
 pub use config::{DataConfig, Order, RunKind, Schedule, SearchConfig, TrainConfig};
 pub use engine::{Outcome, StopReason, Stopped};

@@ -15,7 +15,7 @@
 use darts_ops::sep_unit::{self, UnitBackward, UnitForward};
 use darts_ops::{BnTerm, Slot, Upstream, UpstreamTerm, Write, mix, pool};
 
-use super::build::{Buffer, Builder, Geometry};
+use super::build::{Buffer, Builder};
 use super::convolution::{Activate, Arriving};
 use super::norm::Norm;
 use super::operation::{Kind, Operation, Placement, SharedPool, Unit};
@@ -109,7 +109,7 @@ impl Graph {
     }
 
     /// The tensor that `operation` contributes to its target through its mixing coefficients.
-    fn output(&self, operation: &Operation) -> &Buffer {
+    fn output<'g>(&'g self, operation: &'g Operation) -> &'g Buffer {
         match &operation.kind {
             Kind::Zero | Kind::Identity => &self.nodes[operation.source],
             Kind::Pool { pool, .. } => &self.pools[*pool].z,
@@ -366,11 +366,6 @@ impl Graph {
             .map(|(o, z)| mix::Term { z, scale: o.mixing(&ws.channels).0, shift: None, sample_scale: None })
             .collect();
         mix::forward(images, &terms, write[0], write_mode);
-    }
-
-    /// Shape of the nodes that are not inputs.
-    pub(crate) fn output_shape(&self) -> Geometry {
-        self.nodes[self.nodes.len() - 1].shape
     }
 }
 

@@ -50,13 +50,8 @@ impl Norm {
         let out = coefficients(pass.ws.channels.write(self.coefficients), self.channels);
         match (&mut pass.statistics, sums) {
             (Statistics::Batch { update }, Some(sums)) => {
-                let running = update.as_deref_mut().map(|flat| {
-                    let mut views = disjoint(flat, &self.running).into_iter();
-                    match (views.next(), views.next()) {
-                        (Some(mean), Some(var)) => batch_norm::Running { mean, var },
-                        _ => unreachable!("two ranges give two views"),
-                    }
-                });
+                let mut running = update.as_deref_mut().map(|flat| disjoint(flat, &self.running).into_iter());
+                let running = running.as_mut().and_then(|views| views.next().zip(views.next()));
                 batch_norm::statistics(sums, count, gamma, beta, running, out);
             }
             (Statistics::Running(flat), _) => {
