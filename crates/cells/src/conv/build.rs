@@ -31,20 +31,11 @@ impl Geometry {
 
     /// ⌈H/s⌉ × ⌈W/s⌉, the size that every padded operation of stride s gives.
     pub(crate) fn strided(self, stride: usize) -> Self {
-        Self {
-            h: self.h.div_ceil(stride),
-            w: self.w.div_ceil(stride),
-            ..self
-        }
+        Self { h: self.h.div_ceil(stride), w: self.w.div_ceil(stride), ..self }
     }
 
     pub(crate) fn images(self, n: usize) -> Images {
-        Images {
-            n,
-            h: self.h,
-            w: self.w,
-            c: self.c,
-        }
+        Images { n, h: self.h, w: self.w, c: self.c }
     }
 }
 
@@ -75,11 +66,7 @@ impl Builder {
     pub(crate) fn buffer(&mut self, shape: Geometry) -> Buffer {
         let id = self.buffers;
         self.buffers += 1;
-        Buffer {
-            slot: self.activations.reserve(shape.len()),
-            shape,
-            id,
-        }
+        Buffer { slot: self.activations.reserve(shape.len()), shape, id }
     }
 
     /// Plans a vector of per-channel coefficients.
@@ -100,10 +87,7 @@ impl Builder {
     /// Plans the temporaries that all stages share.
     pub(crate) fn reserve_temporaries(&mut self) -> Vec<Slot> {
         let lengths = std::mem::take(&mut self.temporaries);
-        lengths
-            .into_iter()
-            .map(|len| self.activations.reserve(len))
-            .collect()
+        lengths.into_iter().map(|len| self.activations.reserve(len)).collect()
     }
 
     /// A convolution weight `[out, in/groups, kh, kw]`.

@@ -88,11 +88,19 @@ impl Graph {
         Ok(graph)
     }
 
-    fn from<'g>(&'g self, source: usize, active: impl Fn(&Operation) -> bool + 'g) -> impl Iterator<Item = &'g Operation> {
+    fn from<'g>(
+        &'g self,
+        source: usize,
+        active: impl Fn(&Operation) -> bool + 'g,
+    ) -> impl Iterator<Item = &'g Operation> {
         self.operations.iter().filter(move |o| o.source == source && active(o))
     }
 
-    fn into<'g>(&'g self, target: usize, active: impl Fn(&Operation) -> bool + 'g) -> impl Iterator<Item = &'g Operation> {
+    fn into<'g>(
+        &'g self,
+        target: usize,
+        active: impl Fn(&Operation) -> bool + 'g,
+    ) -> impl Iterator<Item = &'g Operation> {
         let some = |o: &&Operation| !matches!(o.kind, Kind::Zero);
         self.operations.iter().filter(move |o| o.target == target && active(o)).filter(some)
     }
@@ -218,12 +226,14 @@ impl Graph {
         pass.ensure(gradient);
         let wants_weights = pass.weights.is_some();
         let operations: Vec<&Operation> = self
-            .into(target, |o| input.is_active(o.weight) && (o.norm().is_some() || (wants_weights && o.weight.is_some())))
+            .into(target, |o| {
+                input.is_active(o.weight) && (o.norm().is_some() || (wants_weights && o.weight.is_some()))
+            })
             .collect();
         let c = gradient.shape.c;
         let mut sums = vec![0.0; operations.len() * 2 * c];
         let ws = &*pass.ws;
-        let terms: Vec<mix::ReduceTerm> = operations
+        let mut terms: Vec<mix::ReduceTerm> = operations
             .iter()
             .zip(sums.chunks_exact_mut(2 * c))
             .map(|(o, sums)| mix::ReduceTerm {
@@ -233,7 +243,7 @@ impl Graph {
             })
             .collect();
         let dnode = ws.activations.read(ws.slot(gradient));
-        mix::reduce(ws.images(gradient.shape), dnode, terms);
+        mix::reduce(ws.images(gradient.shape), dnode, &mut terms);
         let count = pass.ws.batch * gradient.shape.pixels();
         for (operation, sums) in operations.iter().zip(sums.chunks_exact(2 * c)) {
             if let (Some(weights), Some(index)) = (pass.weights.as_deref_mut(), operation.weight) {
@@ -350,8 +360,7 @@ impl Graph {
     fn identities_backward(&self, pass: &mut Backward, source: usize) {
         let input = pass.input;
         let dx = &self.gradients[source];
-        let users: Vec<&Operation> =
-            self.from(source, |o| o.is_identity() && input.is_active(o.weight)).collect();
+        let users: Vec<&Operation> = self.from(source, |o| o.is_identity() && input.is_active(o.weight)).collect();
         if users.is_empty() {
             return;
         }

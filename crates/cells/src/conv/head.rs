@@ -90,7 +90,7 @@ impl Linear {
             let gradient = ws.activations.read(slots[1]);
             let mut bias = vec![0.0; 2 * self.classes];
             let term = mix::ReduceTerm { z: gradient, sample_scale: None, sums: &mut bias };
-            mix::reduce(images.with_channels(self.classes), gradient, vec![term]);
+            mix::reduce(images.with_channels(self.classes), gradient, &mut [term]);
             let target = &mut flat[self.bias.clone()];
             target.iter_mut().zip(&bias).for_each(|(d, &sum)| *d = sum as f32);
         }

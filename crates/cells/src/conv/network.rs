@@ -66,24 +66,12 @@ impl NetworkConfig {
 
     /// The paper's ImageNet network in the mobile setting: C = 48, 14 layers, 224×224 (section 3.4).
     pub const fn imagenet(classes: usize) -> Self {
-        Self {
-            init_channels: 48,
-            layers: 14,
-            classes,
-            image: (224, 224),
-            stem: Stem::ImageNet,
-            auxiliary: true,
-        }
+        Self { init_channels: 48, layers: 14, classes, image: (224, 224), stem: Stem::ImageNet, auxiliary: true }
     }
 
     fn check(&self) -> Result<(), Error> {
         let bad = |what, value: usize, expected: &str| {
-            Err(Error::Argument {
-                operation: "network",
-                what,
-                value: value.to_string(),
-                expected: expected.to_owned(),
-            })
+            Err(Error::Argument { operation: "network", what, value: value.to_string(), expected: expected.to_owned() })
         };
         if self.layers == 0 {
             return bad("layers", 0, "at least 1");
@@ -114,7 +102,9 @@ impl NetworkConfig {
             Stem::Cifar { .. } => s > 0 && s.is_multiple_of(4),
             Stem::ImageNet => s > 0 && s.div_ceil(4).is_multiple_of(8),
         };
-        (0..).find_map(|d| [size.checked_sub(d), Some(size + d)].into_iter().flatten().find(|&s| fits(s))).unwrap_or(size)
+        (0..)
+            .find_map(|d| [size.checked_sub(d), Some(size + d)].into_iter().flatten().find(|&s| fits(s)))
+            .unwrap_or(size)
     }
 }
 
@@ -240,15 +230,8 @@ impl ConvNetwork {
             }
             let name = format!("cells.{layer}");
             let (entries, concat) = entries(&name, reduction);
-            let plan = CellPlan {
-                name,
-                channels,
-                reduction,
-                after_reduction,
-                affine,
-                entries: &entries,
-                concat: &concat,
-            };
+            let plan =
+                CellPlan { name, channels, reduction, after_reduction, affine, entries: &entries, concat: &concat };
             let mut masks = droppable.len();
             let cell = Cell::new(&mut builder, &plan, states.clone(), affine.then_some(&mut masks))?;
             if affine {
@@ -306,7 +289,11 @@ impl ConvNetwork {
                 operation: "auxiliary head",
                 what: "the size of its input, in pixels,",
                 value: format!("{}x{}", shape.h, shape.w),
-                expected: format!("{} to {}: choose another image size or no auxiliary head", sizes.start(), sizes.end()),
+                expected: format!(
+                    "{} to {}: choose another image size or no auxiliary head",
+                    sizes.start(),
+                    sizes.end()
+                ),
             });
         }
         Ok((layer, Auxiliary::new(builder, parts, config.classes, stride, last_norm)))
@@ -357,7 +344,9 @@ impl ConvNetwork {
     /// Bytes of a training step at `batch`: the workspace, and six vectors of the parameters' length (θ, its gradient, momentum, and
     /// the copies of a second-order step).
     pub fn training_bytes(&self, batch: usize) -> u64 {
-        4 * (self.activations.len() as u64 * batch as u64 + self.channels.len() as u64 + 6 * self.parameters.len() as u64)
+        4 * (self.activations.len() as u64 * batch as u64
+            + self.channels.len() as u64
+            + 6 * self.parameters.len() as u64)
     }
 
     /// Memory for passes over up to `batch` images.
@@ -469,7 +458,12 @@ impl ConvNetwork {
     ///
     /// # Errors
     /// [`Error::Length`] where it is not `[N, classes]`.
-    pub fn set_logits_gradient(&self, ws: &mut Workspace, gradient: &[f32], auxiliary: Option<&[f32]>) -> Result<(), Error> {
+    pub fn set_logits_gradient(
+        &self,
+        ws: &mut Workspace,
+        gradient: &[f32],
+        auxiliary: Option<&[f32]>,
+    ) -> Result<(), Error> {
         let auxiliary_head = self.auxiliary.as_ref().map(|(_, a)| &a.linear);
         for (linear, gradient) in [(Some(&self.classifier.linear), Some(gradient)), (auxiliary_head, auxiliary)] {
             let Some(linear) = linear else { continue };

@@ -58,7 +58,9 @@ impl Norm {
                 let [mean, var] = self.running.clone().map(|range| &flat[range]);
                 batch_norm::from_running(mean, var, gamma, beta, out);
             }
-            (Statistics::Batch { .. }, None) => unreachable!("a pass that normalizes by the batch asks kernels for sums"),
+            (Statistics::Batch { .. }, None) => {
+                unreachable!("a pass that normalizes by the batch asks kernels for sums")
+            }
         }
     }
 

@@ -5,8 +5,8 @@
 use std::ops::Range;
 
 use darts_ops::pool::{PoolKind, PoolShape};
-use darts_ops::{Arena, Slot};
 use darts_ops::sep_unit::UnitShape;
+use darts_ops::{Arena, Slot};
 
 use super::build::{Buffer, Builder, Geometry, join};
 use super::convolution::Convolution;
@@ -31,11 +31,20 @@ pub(crate) enum Kind {
     Zero,
     Identity,
     /// The pool itself is shared by all edges out of the node (`Graph::pools`); the norm, in search, is the edge's own.
-    Pool { pool: usize, norm: Option<Norm> },
+    Pool {
+        pool: usize,
+        norm: Option<Norm>,
+    },
     Dilated(Unit),
-    Separable { first: Unit, second: Unit },
+    Separable {
+        first: Unit,
+        second: Unit,
+    },
     /// Dense convolutions one after the other, the first one activated by a ReLU: factorized reduce, 1×7 then 7×1.
-    Dense { layers: Vec<(Convolution, Buffer)>, norm: Norm },
+    Dense {
+        layers: Vec<(Convolution, Buffer)>,
+        norm: Norm,
+    },
 }
 
 /// One candidate on one edge.

@@ -172,11 +172,7 @@ impl<'a> Backward<'a> {
 
     /// How the next contribution to `gradient` is to be written: the first one overwrites.
     pub(crate) fn write_to(&mut self, gradient: &Buffer) -> Write {
-        if std::mem::replace(&mut self.written[gradient.id], true) {
-            Write::Accumulate
-        } else {
-            Write::Overwrite
-        }
+        if std::mem::replace(&mut self.written[gradient.id], true) { Write::Accumulate } else { Write::Overwrite }
     }
 
     /// Makes a gradient that nothing has contributed to zero.
@@ -209,18 +205,10 @@ pub(crate) fn coefficients(vector: &mut [f32], channels: usize) -> Coefficients<
     let (mean, rest) = vector.split_at_mut(channels);
     let (rstd, rest) = rest.split_at_mut(channels);
     let (scale, shift) = rest.split_at_mut(channels);
-    Coefficients {
-        mean,
-        rstd,
-        scale,
-        shift,
-    }
+    Coefficients { mean, rstd, scale, shift }
 }
 
 /// Scale and shift out of the same vector.
 pub(crate) fn affine(vector: &[f32], channels: usize) -> Affine<'_> {
-    Affine {
-        scale: &vector[2 * channels..3 * channels],
-        shift: &vector[3 * channels..4 * channels],
-    }
+    Affine { scale: &vector[2 * channels..3 * channels], shift: &vector[3 * channels..4 * channels] }
 }

@@ -75,7 +75,7 @@ impl ConvNorm {
         let ws = &*pass.ws;
         let z = ws.activations.read(ws.slot(&self.z));
         let term = mix::ReduceTerm { z, sample_scale: None, sums: &mut sums };
-        mix::reduce(ws.images(self.z.shape), ws.activations.read(ws.slot(gradient)), vec![term]);
+        mix::reduce(ws.images(self.z.shape), ws.activations.read(ws.slot(gradient)), &mut [term]);
         self.norm.backward(pass, &sums, 1.0, pass.ws.batch * self.z.shape.pixels());
         let arriving = self.arriving(pass, gradient);
         self.conv.backward(pass, parts, activate, arriving, d_parts, input_sums);

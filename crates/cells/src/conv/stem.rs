@@ -11,7 +11,14 @@ pub(crate) enum StemLayers {
     /// 3×3, BN; the value is both inputs.
     Cifar { layer: ConvNorm, output: State },
     /// 3×3/2, BN, ReLU, 3×3/2, BN: input 0; ReLU, 3×3/2, BN: input 1.
-    ImageNet { first: Box<ConvNorm>, d_first: Buffer, second: Box<ConvNorm>, s0: State, third: Box<ConvNorm>, s1: State },
+    ImageNet {
+        first: Box<ConvNorm>,
+        d_first: Buffer,
+        second: Box<ConvNorm>,
+        s0: State,
+        third: Box<ConvNorm>,
+        s1: State,
+    },
 }
 
 impl StemLayers {

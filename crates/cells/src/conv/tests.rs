@@ -186,7 +186,9 @@ fn image_gradient_matches_finite_differences_in_evaluation_mode() {
 
 #[test]
 fn sizes_that_cannot_work_name_the_nearest_that_does() {
-    let error = |config: NetworkConfig| ConvNetwork::discrete(&named::conv("DARTS_V2").unwrap(), &config).unwrap_err().to_string();
+    let error = |config: NetworkConfig| {
+        ConvNetwork::discrete(&named::conv("DARTS_V2").unwrap(), &config).unwrap_err().to_string()
+    };
     let cifar = NetworkConfig::cifar_evaluation(10);
     assert!(error(NetworkConfig { image: (32, 30), ..cifar }).contains("image width is 30"));
     assert!(error(NetworkConfig { image: (33, 32), ..cifar }).contains("nearest that works is 32"));
