@@ -247,7 +247,8 @@ impl Graph {
         let count = pass.ws.batch * gradient.shape.pixels();
         for (operation, sums) in operations.iter().zip(sums.chunks_exact(2 * c)) {
             if let (Some(weights), Some(index)) = (pass.weights.as_deref_mut(), operation.weight) {
-                weights[index] = operation.weight_gradient(&pass.ws.channels, sums);
+                // All cells of a kind share their weights.
+                weights[index] += operation.weight_gradient(&pass.ws.channels, sums);
             }
             if let Some(norm) = operation.norm() {
                 norm.backward(pass, sums, input.weight(operation.weight), count);
