@@ -77,3 +77,8 @@ pub use problem::{BilevelProblem, Gradients, Pass};
 pub use search::{AlphaReport, Search, SearchConfig, StepReport, Strategy, WeightReport};
 pub use second_order::{SecondOrder, SecondOrderReport};
 pub use state::Stateful;
+
+/// Compiles and runs the README's example with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

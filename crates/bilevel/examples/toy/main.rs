@@ -1,6 +1,6 @@
 //! Figure 2 of the paper, drawn anew: the way of (α, w) on the toy bilevel problem for several ξ.
 //!
-//! `cargo run --release -p darts-bilevel --example toy -- toy.svg`
+//! `cargo run --release -p darts-bilevel --example toy -- figure.svg` (without a path: `toy.svg`)
 
 mod problem;
 
@@ -20,7 +20,7 @@ const ALPHA: (f64, f64) = (0.0, 4.0);
 const W: (f64, f64) = (-2.5, 3.0);
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let path = std::env::args().nth(1).ok_or("usage: toy PATH.svg")?;
+    let path = std::env::args().nth(1).unwrap_or_else(|| "toy.svg".to_owned());
     let mut ways = Vec::new();
     for (xi, colour) in WAYS {
         let points = problem::trajectory(xi, STEPS)?;
