@@ -16,12 +16,13 @@ use serde_json::Value;
 
 use crate::checkpoint::{self, Checkpoint, Position, State};
 use crate::config::RunKind;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_line};
 use crate::folder::{CHECKPOINTS, GENOTYPE, Journal, RunFolder, WEIGHTS, atomic};
 use crate::hardware::peak_memory_bytes;
 use crate::metrics::{ALPHAS, EpochMetrics, METRICS, Metric, Results, SUMMARY, StepMetrics, Summary, read_metrics};
 use crate::options::RunOptions;
 use crate::progress::{Level, Progress, Started, StepEvent};
+use crate::report::{self, cell_drawing};
 use crate::tensorboard;
 
 /// Step lines of an epoch, at most about so many.
@@ -203,6 +204,7 @@ impl<L: Learner> Engine<'_, L> {
             steps: self.total,
             done: self.position.total,
         });
+        self.report();
         if self.events.len() == 0 {
             self.events.append(&tensorboard::header(wall_time()))?;
         }
@@ -232,7 +234,7 @@ impl<L: Learner> Engine<'_, L> {
             if let Some(reason) = self.stop_reason() {
                 return Ok(Some(reason));
             }
-            let outcome = self.learner.step()?;
+            let outcome = self.learner.step().map_err(|error| self.located(error))?;
             self.after_step(&outcome, steps)?;
             if self.position.total.is_multiple_of(every) && self.position.step < steps {
                 self.save()?;
@@ -337,14 +339,30 @@ impl<L: Learner> Engine<'_, L> {
         };
         self.save()?;
         self.show(&genotype)?;
+        self.since = Instant::now();
         self.progress.epoch(&metrics);
         Ok(())
+    }
+
+    /// A learner does not know where the run is: fills that in.
+    fn located(&self, error: Error) -> Error {
+        match error {
+            Error::NonFinite { which, value, learning_rate, .. } => Error::NonFinite {
+                which,
+                value,
+                epoch: self.position.epoch,
+                step: self.position.total + 1,
+                learning_rate,
+                checkpoint: self.last_checkpoint.clone(),
+            },
+            other => other,
+        }
     }
 
     fn check_finite(&self, which: &'static str, value: Option<f64>, learning_rate: f64) -> Result<()> {
         match value {
             Some(value) if !value.is_finite() => Err(Error::NonFinite {
-                which,
+                which: which.into(),
                 value,
                 epoch: self.position.epoch,
                 step: self.position.total,
@@ -378,7 +396,19 @@ impl<L: Learner> Engine<'_, L> {
 
     /// What people look at: the genotype, the drawings, the report.
     fn show(&mut self, genotype: &Genotype) -> Result<()> {
-        self.folder.write_json(GENOTYPE, genotype)
+        atomic::write(&self.folder.path(GENOTYPE), genotype.to_json()?.as_bytes())?;
+        for drawing in cell_drawing::drawings(genotype, None) {
+            atomic::write(&self.folder.path(&format!("{}.svg", drawing.stem)), drawing.svg.as_bytes())?;
+        }
+        self.report();
+        Ok(())
+    }
+
+    /// Renews the report. It is a view of the other files, so a run goes on without it.
+    fn report(&mut self) {
+        if let Err(error) = report::write_run(self.folder.dir()) {
+            self.progress.message(Level::Warning, &one_line(&error.to_string()));
+        }
     }
 
     fn stop(&mut self, reason: StopReason) -> Result<Outcome> {
@@ -428,6 +458,7 @@ impl<L: Learner> Engine<'_, L> {
         };
         self.show(&genotype)?;
         self.folder.write_json(SUMMARY, &summary)?;
+        self.report();
         Ok(Some(summary))
     }
 }

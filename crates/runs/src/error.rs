@@ -110,7 +110,7 @@ pub enum Error {
     #[error("the {which} became {value} at step {step} (epoch {epoch}) with learning rate {learning_rate}; {}; lower --learning-rate", last_good(checkpoint.as_deref()))]
     NonFinite {
         /// What: "training loss", "validation loss", "gradient norm".
-        which: &'static str,
+        which: String,
         /// Its value.
         value: f64,
         /// The epoch, from 0.
@@ -154,9 +154,18 @@ pub enum Error {
         /// The operating system's answer.
         reason: String,
     },
-    /// The report could not be written.
-    #[error("cannot write the report: {0}")]
-    Report(String),
+    /// A step failed for another reason.
+    #[error("a search step failed: {0}")]
+    Step(String),
+    /// A dataset could not be read.
+    #[error(transparent)]
+    Data(#[from] darts_data::Error),
+    /// A flat vector could not be used.
+    #[error(transparent)]
+    Vector(#[from] darts_ops::vector::Error),
+    /// A search or an optimizer could not be set up.
+    #[error(transparent)]
+    Bilevel(#[from] darts_bilevel::Error),
     /// A network could not be built or evaluated.
     #[error(transparent)]
     Cells(#[from] darts_cells::Error),

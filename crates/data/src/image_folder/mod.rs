@@ -61,6 +61,20 @@ pub struct ImageFolder {
     bad_images: Vec<BadImage>,
 }
 
+/// Overwrites `pixels` with one image file, read as the images of a folder are.
+///
+/// # Shapes
+/// `pixels`: `[H, W, 3]` of `size`, bytes 0 to 255 in sRGB.
+///
+/// # Errors
+/// [`Error::Image`] for a file that cannot be read or is no image.
+///
+/// # Panics
+/// If `pixels` has another length.
+pub fn read_image(path: &Path, size: ImageSize, pixels: &mut [u8]) -> Result<(), Error> {
+    set::read_image(path, size, pixels).map_err(|reason| Error::Image { path: path.to_path_buf(), reason })
+}
+
 impl ImageFolder {
     /// Lists the images of a folder, splits them, and decodes them where they fit the memory budget.
     ///

@@ -211,7 +211,7 @@ fn normalization(entries: &[Entry], size: ImageSize) -> Normalization {
 }
 
 /// Overwrites `pixels` with an image file's image; the error is the reason, without the file's name.
-fn read_image(path: &Path, size: ImageSize, pixels: &mut [u8]) -> Result<(), String> {
+pub(super) fn read_image(path: &Path, size: ImageSize, pixels: &mut [u8]) -> Result<(), String> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|error| error.to_string())?;
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;

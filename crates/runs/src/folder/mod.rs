@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 pub(crate) use journal::Journal;
+pub(crate) use record::FILE as RECORD;
 pub use record::{DataRecord, RunRecord};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,7 +28,7 @@ pub(crate) const GENOTYPE: &str = "genotype.json";
 pub(crate) const WEIGHTS: &str = "weights.safetensors";
 
 /// What would be overwritten if a folder with any of these were taken for an empty one.
-const OURS: [&str; 7] = [record::FILE, SUMMARY, CHECKPOINTS, METRICS, ALPHAS, GENOTYPE, WEIGHTS];
+const OURS: [&str; 7] = [RECORD, SUMMARY, CHECKPOINTS, METRICS, ALPHAS, GENOTYPE, WEIGHTS];
 
 /// A run folder that this process holds the lock of.
 #[derive(Debug)]
@@ -71,7 +72,7 @@ impl RunFolder {
     pub(crate) fn begin(&mut self, record: RunRecord) -> Result<()> {
         match &self.record {
             None => {
-                self.write_json(record::FILE, &record)?;
+                self.write_json(RECORD, &record)?;
                 self.record = Some(record);
                 Ok(())
             }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use darts_data::dataset::{CHANNELS, ImageSize, Normalization};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,6 +15,9 @@ use crate::hardware::{COMMIT, Hardware, VERSION};
 
 /// The file's name.
 pub(crate) const FILE: &str = "run.json";
+
+/// The largest images that a record may describe, pixels a side.
+const LARGEST_SIDE: usize = 4096;
 
 /// The contents of `run.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,7 +48,7 @@ pub struct RunRecord {
 }
 
 /// What a run found where its data is, so that a resumed run notices other data.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DataRecord {
     /// Examples that train w.
@@ -57,8 +61,42 @@ pub struct DataRecord {
     pub classes: Vec<String>,
     /// Height and width of the images, pixels.
     pub image_size: (usize, usize),
+    /// Mean of each colour channel, for values from 0 to 1.
+    pub mean: Vec<f64>,
+    /// Standard deviation of each colour channel.
+    pub std: Vec<f64>,
     /// True for generated data, which says nothing about the world.
     pub synthetic: bool,
+}
+
+impl DataRecord {
+    /// Checks that images can be read by it; the reason in words when not.
+    pub(crate) fn validate(&self) -> std::result::Result<(), String> {
+        let (height, width) = self.image_size;
+        if !(1..=LARGEST_SIDE).contains(&height) || !(1..=LARGEST_SIDE).contains(&width) {
+            return Err(format!("data.image_size is {height} x {width}, expected 1 to {LARGEST_SIDE} pixels a side"));
+        }
+        if self.classes.is_empty() {
+            return Err("data.classes is empty".into());
+        }
+        let usable = |values: &[f64], least| values.len() == CHANNELS && values.iter().all(|v| (least..1e6).contains(v));
+        if !usable(&self.mean, -1e6) || !usable(&self.std, 1e-6) {
+            return Err(format!("data.mean and data.std are not {CHANNELS} usable numbers each"));
+        }
+        Ok(())
+    }
+
+    /// Size of the images.
+    pub(crate) fn image_size(&self) -> ImageSize {
+        let (height, width) = self.image_size;
+        ImageSize { height, width }
+    }
+
+    /// The constants that images are normalized with, of a valid record.
+    pub(crate) fn normalization(&self) -> Normalization {
+        let channels = |values: &[f64]| std::array::from_fn(|c| values.get(c).copied().unwrap_or(1.0));
+        Normalization { mean: channels(&self.mean), std: channels(&self.std) }
+    }
 }
 
 impl RunRecord {

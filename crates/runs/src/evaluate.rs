@@ -1,0 +1,194 @@
+//! Evaluating and using a finished training: its error on a split, and the classes of single images.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use darts_cells::conv::ConvNetwork;
+use darts_cells::parameters::{self, Extra};
+use darts_data::dataset::Dataset;
+use darts_data::image_folder::read_image;
+use darts_data::transform::{Draw, Transform};
+
+use crate::config::{RunKind, TrainConfig};
+use crate::engine::Watch;
+use crate::error::{Error, Result};
+use crate::folder::{DataRecord, RECORD, RunRecord, WEIGHTS};
+use crate::options::RunOptions;
+use crate::progress::Progress;
+use crate::task::image::data::Images;
+use crate::task::image::network_config;
+use crate::task::image::score::{Trained, log_softmax};
+use crate::task::image::train::split;
+
+/// Which data to evaluate on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// The training data that the run held out.
+    Valid,
+    /// The test data.
+    Test,
+}
+
+/// What an evaluation found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Mean cross-entropy in nats.
+    pub loss: f64,
+    /// Share that is right.
+    pub accuracy: f64,
+    /// 100·(1 − accuracy).
+    pub error_percent: f64,
+    /// Percentage whose class is not among the five likeliest; 0 with five classes or fewer.
+    pub top5_error_percent: f64,
+    /// How many images.
+    pub examples: usize,
+}
+
+/// The likeliest classes of one image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prediction {
+    /// The file.
+    pub image: PathBuf,
+    /// At most five classes with their probabilities, the likeliest first.
+    pub top: Vec<(String, f64)>,
+}
+
+/// A finished training, read back.
+struct Model {
+    config: TrainConfig,
+    data: DataRecord,
+    network: ConvNetwork,
+    theta: Vec<f32>,
+    statistics: Vec<f32>,
+}
+
+impl Model {
+    fn read(dir: &Path) -> Result<Self> {
+        let record = RunRecord::read(dir)?;
+        let not_ready = |reason: String| Error::NotReady { dir: dir.to_path_buf(), reason };
+        if record.kind != RunKind::Train {
+            let train = format!("darts train {} --genotype {}", record.task, dir.display());
+            return Err(not_ready(format!("is a search, not a trained network; train its cell first: {train}")));
+        }
+        let config: TrainConfig = record.config(dir)?;
+        config.validate()?;
+        let path = dir.join(WEIGHTS);
+        if !path.exists() {
+            return Err(not_ready("is not finished: it has no weights yet; continue it with --resume".into()));
+        }
+        let data = record.data;
+        data.validate().map_err(|reason| Error::bad_file(dir.join(RECORD), reason))?;
+        let classes = data.classes.len();
+        let sizes = network_config(config.init_channels, config.layers, config.auxiliary, classes, data.image_size());
+        let network = ConvNetwork::discrete(&config.genotype, &sizes)?;
+        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let tables = [network.parameters(), network.statistics()];
+        let vectors = parameters::load(&bytes, &tables, Extra::Refuse).map_err(|e| Error::bad_file(&path, e))?;
+        let [theta, statistics] = <[Vec<f32>; 2]>::try_from(vectors)
+            .map_err(|_| Error::bad_file(&path, "it has not the two sections of a trained network"))?;
+        Ok(Self { config, data, network, theta, statistics })
+    }
+
+    fn trained(&self) -> Trained<'_> {
+        Trained { network: &self.network, theta: &self.theta, statistics: &self.statistics, weights: &[] }
+    }
+}
+
+/// Evaluates the trained run in `dir` on a split of the data that it was trained for.
+///
+/// # Errors
+/// [`Error::NotReady`] when the folder is no finished training, [`Error::Config`] for the validation data of a run that
+/// held nothing out, [`Error::DataDiffers`] for other data than it was trained for, and what the data refuse.
+pub fn evaluate(dir: &Path, split: Split, options: &RunOptions, progress: &mut dyn Progress) -> Result<Evaluation> {
+    options.validate()?;
+    options.device.open()?;
+    let model = Model::read(dir)?;
+    options.on_threads(|| {
+        let images = Images::open(&model.config.data, options.data_dir.as_deref())?.limited(model.config.train_limit);
+        let found = images.record(model.data.train, model.data.valid);
+        if (&found.classes, found.image_size) != (&model.data.classes, model.data.image_size) {
+            return Err(Error::DataDiffers {
+                dir: dir.to_path_buf(),
+                field: "classes".into(),
+                stored: model.data.classes.len().to_string(),
+                given: format!("{} (or others)", found.classes.len()),
+            });
+        }
+        let set = self::choose(&images, &model.config, split)?;
+        let batch = model.config.batch_size.min(set.len());
+        let mut workspace = model.network.workspace(batch);
+        let name = if split == Split::Test { "test" } else { "validation" };
+        let scores = model.trained().scores(&mut workspace, &set, name, &mut Watch::new(progress))?;
+        let scores = scores.ok_or_else(|| Error::NotReady {
+            dir: dir.to_path_buf(),
+            reason: "was not evaluated to the end: interrupted".into(),
+        })?;
+        let accuracy = scores.accuracy.unwrap_or(0.0);
+        Ok(Evaluation {
+            loss: scores.loss,
+            accuracy,
+            error_percent: 100.0 * (1.0 - accuracy),
+            top5_error_percent: 100.0 * scores.top5_error.unwrap_or(0.0),
+            examples: scores.examples,
+        })
+    })
+}
+
+fn choose(images: &Images, config: &TrainConfig, wanted: Split) -> Result<Arc<dyn Dataset>> {
+    match wanted {
+        Split::Test => Ok(images.test.clone()),
+        Split::Valid => split(images, config)?.1.ok_or_else(|| Error::Config {
+            field: "split",
+            value: "valid".into(),
+            expected: "test: this run held no training data out".into(),
+        }),
+    }
+}
+
+/// The likeliest classes of image files, by the trained run in `dir`. It needs no dataset.
+///
+/// # Errors
+/// [`Error::NotReady`] when the folder is no finished training, [`Error::Data`] for a file that is no image.
+pub fn predict(dir: &Path, images: &[PathBuf], options: &RunOptions) -> Result<Vec<Prediction>> {
+    options.validate()?;
+    options.device.open()?;
+    let model = Model::read(dir)?;
+    options.on_threads(|| {
+        let size = model.data.image_size();
+        let transform = Transform::new(size, &model.data.normalization());
+        let mut workspace = model.network.workspace(1);
+        let (mut pixels, mut normalized) = (vec![0; size.len()], vec![0.0; size.len()]);
+        let mut predictions = Vec::with_capacity(images.len());
+        for image in images {
+            read_image(image, size, &mut pixels)?;
+            transform.apply(&pixels, &Draw::default(), &mut normalized);
+            let logits = model.trained().logits(&mut workspace, &normalized, 1)?;
+            predictions.push(Prediction { image: image.clone(), top: top5(logits, &model.data.classes) });
+        }
+        Ok(predictions)
+    })
+}
+
+fn top5(logits: &[f32], classes: &[String]) -> Vec<(String, f64)> {
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+    let entry = |class: usize| (classes[class].clone(), log_softmax(logits, class).exp());
+    order.into_iter().take(5).map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_five_likeliest_classes_come_in_order_with_probabilities_that_sum_to_less_than_one() {
+        let classes: Vec<String> = ["a", "b", "c", "d", "e", "f"].map(String::from).into();
+        let top = top5(&[0.0, 3.0, 1.0, 3.0, -2.0, 2.0], &classes);
+        let names: Vec<_> = top.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["b", "d", "f", "c", "a"]);
+        let sum: f64 = top.iter().map(|(_, p)| p).sum();
+        assert!(sum < 1.0 && sum > 0.99, "{sum}");
+        assert_eq!(top5(&[0.0, 0.0], &classes[..2])[0], ("a".to_string(), 0.5));
+    }
+}

@@ -1,0 +1,201 @@
+//! Searching: Algorithm 1 of the paper over the epochs of a run, for any task.
+
+use std::path::PathBuf;
+
+use darts_bilevel::optimizer::{AdamConfig, SgdConfig};
+use darts_bilevel::{self as bilevel, Pass, SecondOrder, StepError, Stateful, Strategy};
+use darts_cells::genotype::Genotype;
+use darts_ops::vector::Vector;
+
+use crate::checkpoint::State;
+use crate::config::{Order, RunKind, SearchConfig};
+use crate::engine::{EpochOutcome, Finish, Learner, Outcome, StepOutcome, Watch};
+use crate::error::{Error, Result};
+use crate::metrics::Results;
+use crate::options::RunOptions;
+use crate::progress::Progress;
+use crate::run::{Identity, OpenRun};
+use crate::state;
+use crate::task::image::search::ImageSearch;
+use crate::task::{SearchTask, Size};
+
+/// A search in a folder that belongs to this process until it is dropped.
+///
+/// ```no_run
+/// use darts_runs::{Outcome, RunOptions, SearchConfig, SearchRun};
+///
+/// let run = SearchRun::open_or_create("runs/first", SearchConfig::quick(), RunOptions::default())?;
+/// if let Outcome::Finished(summary) = run.run(&mut ())? {
+///     println!("{:?}", summary.genotype);
+/// }
+/// # Ok::<(), darts_runs::Error>(())
+/// ```
+pub struct SearchRun {
+    run: OpenRun<Searcher<ImageSearch>>,
+}
+
+impl SearchRun {
+    /// Takes the folder `dir` for a search with this configuration: a new one, or, with
+    /// [`RunOptions::resume`], the one that is there.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a setting out of range; [`Error::Locked`], [`Error::Exists`], [`Error::OtherRun`],
+    /// [`Error::ConfigDiffers`], [`Error::DataDiffers`] when the folder is not free for it; [`Error::Data`] when the data
+    /// is not there. Nothing in the folder is changed then.
+    pub fn open_or_create(dir: impl Into<PathBuf>, config: SearchConfig, options: RunOptions) -> Result<Self> {
+        config.validate()?;
+        let identity =
+            Identity { kind: RunKind::Search, task: config.data.task(), seed: config.seed, config: &config };
+        let run = OpenRun::open(dir.into(), identity, options, |options| {
+            let task = ImageSearch::open(&config, options)?;
+            let record = task.record();
+            let (w, alphas) = task.initial();
+            let searcher = Searcher::new(task, w, alphas, settings(&config), config.epochs, &options.device.open()?)?;
+            Ok((searcher, record))
+        })?;
+        Ok(Self { run })
+    }
+
+    /// Searches to the end, or until `progress` or [`RunOptions::max_steps`] stops it. A finished run is only read.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] when a loss is no number any more, [`Error::NoUsableCheckpoint`], or what the folder or the
+    /// data refuse in mid-run. What was saved before is intact.
+    pub fn run(self, progress: &mut dyn Progress) -> Result<Outcome> {
+        self.run.run(progress)
+    }
+}
+
+fn settings(config: &SearchConfig) -> bilevel::SearchConfig {
+    bilevel::SearchConfig {
+        strategy: match config.order {
+            Order::First => Strategy::FirstOrder,
+            Order::Second => Strategy::SecondOrder(SecondOrder { radius: config.radius, ..SecondOrder::default() }),
+        },
+        sgd: SgdConfig { momentum: config.momentum, weight_decay: config.weight_decay },
+        clip: Some(config.grad_clip),
+        adam: AdamConfig {
+            learning_rate: config.alpha_learning_rate,
+            betas: (config.alpha_beta1, config.alpha_beta2),
+            weight_decay: config.alpha_weight_decay,
+            ..AdamConfig::cifar10_alphas()
+        },
+    }
+}
+
+/// The search for a cell, as something that learns step by step.
+pub(crate) struct Searcher<T> {
+    task: T,
+    search: bilevel::Search,
+    epochs: usize,
+    epoch: usize,
+}
+
+impl<T: SearchTask> Searcher<T> {
+    pub(crate) fn new(
+        task: T,
+        w: Vec<f32>,
+        alphas: Vec<f32>,
+        settings: bilevel::SearchConfig,
+        epochs: usize,
+        device: &candle_core::Device,
+    ) -> Result<Self> {
+        let search = bilevel::Search::new(Vector::from_vec(w, device)?, Vector::from_vec(alphas, device)?, settings)?;
+        Ok(Self { task, search, epochs, epoch: 0 })
+    }
+
+    fn alphas(&self) -> Result<Vec<f32>> {
+        Ok(self.search.alphas().to_vec()?)
+    }
+}
+
+impl<T: SearchTask> Learner for Searcher<T> {
+    fn epochs(&self) -> usize {
+        self.epochs
+    }
+
+    fn steps(&self, epoch: usize) -> usize {
+        self.task.steps(epoch)
+    }
+
+    fn start(&mut self, epoch: usize, step: usize) -> Result<()> {
+        self.epoch = epoch;
+        self.task.start(epoch, step, self.search.steps())
+    }
+
+    fn step(&mut self) -> Result<StepOutcome> {
+        let (train, valid) = self.task.next()?;
+        let learning_rate = self.task.learning_rate(self.epoch, &train);
+        let report = self.search.step(&mut self.task, &train, &valid, learning_rate).map_err(step_error)?;
+        let seen = self.task.seen();
+        Ok(StepOutcome {
+            train_loss: report.train_loss,
+            valid_loss: Some(report.valid_loss),
+            correct: seen.correct,
+            examples: seen.examples,
+            learning_rate,
+            grad_norm: report.grad_norm,
+        })
+    }
+
+    fn end_epoch(&mut self, epoch: usize, watch: &mut Watch<'_>) -> Result<Option<EpochOutcome>> {
+        let alphas = self.alphas()?;
+        let Some(scores) = self.task.validate(self.search.weights(), self.search.alphas(), watch)? else {
+            return Ok(None);
+        };
+        Ok(Some(EpochOutcome {
+            valid_loss: Some(scores.loss),
+            valid_accuracy: scores.accuracy,
+            valid_perplexity: scores.perplexity,
+            alphas: Some(self.task.alphas_line(epoch, &alphas)),
+        }))
+    }
+
+    fn genotype(&self) -> Result<Genotype> {
+        self.task.genotype(&self.alphas()?)
+    }
+
+    fn state(&self) -> Result<State> {
+        state::collect(&self.search, self.task.state())
+    }
+
+    fn restore(&mut self, state: State) -> std::result::Result<(), String> {
+        let own = state::restore(&mut self.search, state, &self.task.state())?;
+        self.task.restore(own);
+        Ok(())
+    }
+
+    fn finish(&mut self, _watch: &mut Watch<'_>) -> Result<Option<Finish>> {
+        let Size { parameters, parameters_with_auxiliary, multiply_adds } = self.task.size();
+        Ok(Some(Finish {
+            weights: self.task.weights(&self.search.weights().to_vec()?, &self.alphas()?)?,
+            test: Results::default(),
+            parameters,
+            parameters_with_auxiliary,
+            multiply_adds,
+        }))
+    }
+}
+
+/// The engine knows the epoch, the step of the whole run and the last checkpoint, and fills them in.
+fn step_error(error: StepError<Error>) -> Error {
+    match error {
+        StepError::NonFinite { quantity, pass, learning_rate, value, .. } => Error::NonFinite {
+            which: match (quantity, pass) {
+                (bilevel::Quantity::Loss, Pass::Validation) => "validation loss".into(),
+                (bilevel::Quantity::Loss, Pass::Weight) => "training loss".into(),
+                (bilevel::Quantity::Loss, pass) => format!("training loss of the {pass} pass"),
+                (quantity, _) => quantity.to_string(),
+            },
+            value,
+            epoch: 0,
+            step: 0,
+            learning_rate,
+            checkpoint: None,
+        },
+        StepError::Problem { source, .. } => source,
+        StepError::Vector(error) => error.into(),
+        // The enum may grow; whatever comes has a message.
+        other => Error::Step(crate::error::one_line(&other.to_string())),
+    }
+}

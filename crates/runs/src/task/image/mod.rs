@@ -1,0 +1,38 @@
+//! Images and convolutional networks as a task: the data, the search problem, the training problem, and evaluation.
+
+pub(crate) mod data;
+pub(crate) mod score;
+pub(crate) mod search;
+pub(crate) mod train;
+
+use darts_cells::conv::{ConvNetwork, NetworkConfig, Stem};
+use darts_data::ImageSize;
+
+use crate::task::Size;
+
+/// The network's sizes for images like these.
+pub(crate) fn network_config(
+    init_channels: usize,
+    layers: usize,
+    auxiliary: bool,
+    classes: usize,
+    size: ImageSize,
+) -> NetworkConfig {
+    NetworkConfig {
+        init_channels,
+        layers,
+        classes,
+        image: (size.height, size.width),
+        stem: Stem::Cifar { multiplier: 3 },
+        auxiliary,
+    }
+}
+
+pub(crate) fn size(network: &ConvNetwork) -> Size {
+    let (without, with) = network.parameter_count();
+    Size {
+        parameters: without as u64,
+        parameters_with_auxiliary: (with != without).then_some(with as u64),
+        multiply_adds: network.multiply_adds(),
+    }
+}

@@ -1,0 +1,230 @@
+//! The convolutional search as a bilevel problem: the first half of the training images trains w, the second half α, both
+//! with the training augmentation. Only [`Pass::Weight`] updates running statistics.
+
+use std::sync::Arc;
+
+use darts_bilevel::schedule::Cosine;
+use darts_bilevel::{BilevelProblem, Gradients, Pass};
+use darts_cells::conv::{self, ConvNetwork, ForwardInput, LossConfig, LossOutput, Statistics, Workspace};
+use darts_cells::genotype::Genotype;
+use darts_cells::parameters::{self, Init, Table};
+use darts_cells::relaxation::Relaxation;
+use darts_cells::space::ConvSpace;
+use darts_data::dataset::{Dataset, Subset};
+use darts_data::loader::Batches;
+use darts_data::{Batch, Loader};
+use darts_ops::vector::Vector;
+use serde_json::{Value, json};
+
+use super::data::{Images, check_split};
+use super::score::Trained;
+use super::{network_config, size};
+use crate::config::SearchConfig;
+use crate::engine::Watch;
+use crate::error::{Error, Result};
+use crate::folder::DataRecord;
+use crate::options::RunOptions;
+use crate::task::{Scores, SearchTask, Seen, Size, Task, Vectors};
+
+const STATISTICS: &str = "statistics";
+
+/// A convolutional search.
+pub(crate) struct ImageSearch {
+    space: ConvSpace,
+    network: ConvNetwork,
+    workspace: Workspace,
+    statistics: Vec<f32>,
+    weights: Vec<f32>,
+    weight_gradient: Vec<f32>,
+    seed: u64,
+    rate: Cosine,
+    train: Loader,
+    valid: Loader,
+    valid_images: Arc<dyn Dataset>,
+    batches: Option<(Batches, Batches)>,
+    last: LossOutput,
+    last_examples: usize,
+    record: DataRecord,
+}
+
+/// The space that a configuration searches.
+pub(crate) fn space(config: &SearchConfig) -> ConvSpace {
+    ConvSpace { nodes: config.nodes, ..ConvSpace::darts() }
+}
+
+impl ImageSearch {
+    /// Finds the data and builds the network. Initial w and α come from [`initial`](Self::initial).
+    pub(crate) fn open(config: &SearchConfig, options: &RunOptions) -> Result<Self> {
+        let images = Images::open(&config.data, options.data_dir.as_deref())?.limited(config.train_limit);
+        let (train, valid) = Subset::halves(images.train.clone());
+        check_split(&train, config.batch_size)?;
+        check_split(&valid, config.batch_size)?;
+        let space = space(config);
+        let (classes, image) = (images.train.class_names().len(), images.train.image_size());
+        let sizes = network_config(config.init_channels, config.layers, false, classes, image);
+        let network = ConvNetwork::supernet(&space, &sizes)?;
+        let valid: Arc<dyn Dataset> = Arc::new(valid);
+        let augment = images.augment();
+        Ok(Self {
+            workspace: network.workspace(config.batch_size),
+            statistics: network.initialize(config.seed).1,
+            weights: vec![0.0; network.operation_weights()],
+            weight_gradient: vec![0.0; network.operation_weights()],
+            seed: config.seed,
+            rate: Cosine {
+                initial: config.learning_rate,
+                minimum: config.learning_rate_min,
+                epochs: config.epochs as u64,
+            },
+            record: images.record(train.len(), valid.len()),
+            train: Loader::new(train, augment, config.batch_size),
+            valid: Loader::new(valid.clone(), augment, config.batch_size),
+            valid_images: valid,
+            batches: None,
+            last: LossOutput { loss: 0.0, correct: 0 },
+            last_examples: 0,
+            space,
+            network,
+        })
+    }
+
+    /// w and α at the start.
+    pub(crate) fn initial(&self) -> (Vec<f32>, Vec<f32>) {
+        (self.network.initialize(self.seed).0, self.space.initial_alphas(self.seed))
+    }
+
+    /// What `run.json` says of the data.
+    pub(crate) fn record(&self) -> DataRecord {
+        self.record.clone()
+    }
+
+    fn relax(&mut self, alphas: &[f32]) -> Result<()> {
+        Ok(Relaxation::Softmax.forward(alphas, self.space.operations(), &mut self.weights)?)
+    }
+
+    fn pass(
+        &mut self,
+        pass: Pass,
+        theta: &[f32],
+        batch: &Batch,
+        gradients: conv::Gradients<'_>,
+    ) -> Result<LossOutput> {
+        let weights = &self.weights;
+        let input = ForwardInput { images: batch.images(), batch: batch.len(), theta, weights, active: None, masks: None };
+        let update = (pass == Pass::Weight).then_some(&mut self.statistics[..]);
+        self.network.forward(&mut self.workspace, &input, Statistics::Batch { update })?;
+        let loss = LossConfig { label_smoothing: 0.0, auxiliary_weight: 0.0 };
+        let output = self.network.loss(&mut self.workspace, batch.labels(), loss)?;
+        if gradients.theta.is_some() || gradients.weights.is_some() {
+            self.network.backward(&mut self.workspace, &input, gradients)?;
+        }
+        Ok(output)
+    }
+}
+
+impl BilevelProblem for ImageSearch {
+    type Batch = Batch;
+    type Error = Error;
+
+    fn evaluate(&mut self, pass: Pass, w: &Vector, alpha: &Vector, batch: &Batch, gradients: Gradients<'_>) -> Result<f64> {
+        alpha.read(|alphas| self.relax(alphas))??;
+        let Gradients { w: w_gradient, alpha: alpha_gradient } = gradients;
+        let mut weight_gradient = std::mem::take(&mut self.weight_gradient);
+        let weights = alpha_gradient.is_some().then_some(&mut weight_gradient[..]);
+        let output = w.read(|theta| match w_gradient {
+            Some(gradient) => gradient.write(|theta_gradient| {
+                self.pass(pass, theta, batch, conv::Gradients { theta: Some(theta_gradient), weights, images: None })
+            })?,
+            None => self.pass(pass, theta, batch, conv::Gradients { theta: None, weights, images: None }),
+        });
+        self.weight_gradient = weight_gradient;
+        let output = output??;
+        if let Some(gradient) = alpha_gradient {
+            let (relaxation, columns) = (Relaxation::Softmax, self.space.operations());
+            gradient.write(|out| relaxation.backward(&self.weights, &self.weight_gradient, columns, out))??;
+        }
+        if pass == Pass::Weight {
+            (self.last, self.last_examples) = (output, batch.len());
+        }
+        Ok(output.loss)
+    }
+}
+
+impl Task for ImageSearch {
+    type Batch = Batch;
+
+    fn steps(&self, _epoch: usize) -> usize {
+        self.train.steps() as usize
+    }
+
+    fn start(&mut self, epoch: usize, step: usize, total: u64) -> Result<()> {
+        let train = self.train.epoch(self.seed, epoch as u64)?.skip(step as u64);
+        // The validation batches have no epochs: theirs is one stream over the whole run.
+        let valid = match self.batches.take() {
+            Some((_, valid)) if step == 0 => valid,
+            _ => self.valid.random_batches(self.seed)?.skip(total),
+        };
+        self.batches = Some((train, valid));
+        Ok(())
+    }
+
+    fn learning_rate(&self, epoch: usize, _batch: &Batch) -> f64 {
+        self.rate.at(epoch as u64)
+    }
+
+    fn seen(&self) -> Seen {
+        Seen { examples: self.last_examples as u64, correct: Some(self.last.correct as u64) }
+    }
+
+    fn state(&self) -> Vectors {
+        vec![(STATISTICS.into(), self.statistics.clone())]
+    }
+
+    fn restore(&mut self, state: Vectors) {
+        for (_, statistics) in state {
+            self.statistics = statistics;
+        }
+        self.batches = None;
+    }
+
+    fn size(&self) -> Size {
+        size(&self.network)
+    }
+}
+
+impl SearchTask for ImageSearch {
+    fn next(&mut self) -> Result<(Batch, Batch)> {
+        let ended = || Error::Data(darts_data::Error::SplitTooSmall { examples: 0, batch_size: 1 });
+        let (train, valid) = self.batches.as_mut().ok_or_else(ended)?;
+        Ok((train.next().ok_or_else(ended)??, valid.next().ok_or_else(ended)??))
+    }
+
+    fn validate(&mut self, w: &Vector, alpha: &Vector, watch: &mut Watch<'_>) -> Result<Option<Scores>> {
+        alpha.read(|alphas| self.relax(alphas))??;
+        w.read(|theta| {
+            let trained =
+                Trained { network: &self.network, theta, statistics: &self.statistics, weights: &self.weights };
+            trained.scores(&mut self.workspace, &self.valid_images, "validation", watch)
+        })?
+    }
+
+    fn genotype(&self, alphas: &[f32]) -> Result<Genotype> {
+        Ok(self.space.derive(alphas)?.into())
+    }
+
+    fn alphas_line(&self, epoch: usize, alphas: &[f32]) -> Value {
+        let (normal, reduce) = alphas.split_at(alphas.len() / 2);
+        let rows = |half: &[f32]| half.chunks(self.space.operations()).map(<[f32]>::to_vec).collect::<Vec<_>>();
+        json!({ "epoch": epoch, "alphas_normal": rows(normal), "alphas_reduce": rows(reduce) })
+    }
+
+    fn weights(&self, w: &[f32], alphas: &[f32]) -> Result<Vec<u8>> {
+        let mut table = Table::new();
+        for name in ["alphas_normal", "alphas_reduce"] {
+            table.push(name, &[self.space.edges(), self.space.operations()], Init::Zeros);
+        }
+        let sections = [(self.network.parameters(), w), (self.network.statistics(), &self.statistics), (&table, alphas)];
+        let genotype = self.genotype(alphas)?.to_json()?;
+        Ok(parameters::save(&sections, Some(("genotype", genotype.trim_end())))?)
+    }
+}
