@@ -47,14 +47,6 @@ impl State {
         }
         Ok(vector)
     }
-
-    /// The counter called `name`.
-    ///
-    /// # Errors
-    /// A reason in words when it is missing.
-    pub(crate) fn counter(&self, name: &str) -> std::result::Result<u64, String> {
-        self.counters.get(name).copied().ok_or_else(|| format!("it has no counter {name}"))
-    }
 }
 
 /// A run at one moment.

@@ -4,6 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::config::RunKind;
+
 /// What can go wrong with a run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -38,11 +40,11 @@ pub enum Error {
         /// The run folder.
         dir: PathBuf,
         /// The kind that is there.
-        found: String,
+        found: RunKind,
         /// The task that is there.
         found_task: String,
         /// The kind that was asked for.
-        wanted: String,
+        wanted: RunKind,
         /// The task that was asked for.
         wanted_task: String,
     },

@@ -115,7 +115,7 @@ pub fn evaluate(dir: &Path, split: Split, options: &RunOptions, progress: &mut d
                 given: format!("{} (or others)", found.classes.len()),
             });
         }
-        let set = self::choose(&images, &model.config, split)?;
+        let set = choose(&images, &model.config, split)?;
         let batch = model.config.batch_size.min(set.len());
         let mut workspace = model.network.workspace(batch);
         let name = if split == Split::Test { "test" } else { "validation" };
@@ -138,7 +138,7 @@ pub fn evaluate(dir: &Path, split: Split, options: &RunOptions, progress: &mut d
 fn choose(images: &Images, config: &TrainConfig, wanted: Split) -> Result<Arc<dyn Dataset>> {
     match wanted {
         Split::Test => Ok(images.test.clone()),
-        Split::Valid => split(images, config)?.1.ok_or_else(|| Error::Config {
+        Split::Valid => split(images, config)?.held_out.ok_or_else(|| Error::Config {
             field: "split",
             value: "valid".into(),
             expected: "test: this run held no training data out".into(),

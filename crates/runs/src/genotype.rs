@@ -118,7 +118,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notes.txt");
         fs::write(&path, "what I had\nfor lunch").unwrap();
-        for (text, part) in [(path.to_str().unwrap(), "notes.txt"), ("DARTS_V9", "DARTS_V2"), (dir.path().to_str().unwrap(), "run.json")] {
+        for (text, part) in [
+            (path.to_str().unwrap(), "notes.txt"),
+            ("DARTS_V9", "DARTS_V2"),
+            (dir.path().to_str().unwrap(), "run.json"),
+        ] {
             let error = resolve(text, GenotypeKind::Conv).unwrap_err().to_string();
             assert!(error.contains(part) && !error.contains('\n'), "{error}");
         }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use darts_bilevel::optimizer::{AdamConfig, SgdConfig};
-use darts_bilevel::{self as bilevel, Pass, SecondOrder, StepError, Stateful, Strategy};
+use darts_bilevel::{self as bilevel, Pass, SecondOrder, StepError, Strategy};
 use darts_cells::genotype::Genotype;
 use darts_ops::vector::Vector;
 
@@ -44,8 +44,7 @@ impl SearchRun {
     /// is not there. Nothing in the folder is changed then.
     pub fn open_or_create(dir: impl Into<PathBuf>, config: SearchConfig, options: RunOptions) -> Result<Self> {
         config.validate()?;
-        let identity =
-            Identity { kind: RunKind::Search, task: config.data.task(), seed: config.seed, config: &config };
+        let identity = Identity { kind: RunKind::Search, task: config.data.task(), seed: config.seed, config: &config };
         let run = OpenRun::open(dir.into(), identity, options, |options| {
             let task = ImageSearch::open(&config, options)?;
             let record = task.record();

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use darts_bilevel::Stateful;
 use darts_bilevel::clip;
 use darts_bilevel::optimizer::{Sgd, SgdConfig};
-use darts_bilevel::Stateful;
 use darts_cells::genotype::Genotype;
 use darts_ops::vector::Vector;
 

@@ -104,7 +104,7 @@ impl Learner for Toy {
         })
     }
     fn restore(&mut self, mut state: State) -> std::result::Result<(), String> {
-        self.updates = state.counter("updates")?;
+        self.updates = *state.counters.get("updates").ok_or("it has no counter updates")?;
         self.w = state.take("w", 6)?;
         Ok(())
     }

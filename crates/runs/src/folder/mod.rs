@@ -114,9 +114,9 @@ where
     if record.kind != kind || record.task != task {
         return Err(Error::OtherRun {
             dir: dir.to_path_buf(),
-            found: record.kind.to_string(),
+            found: record.kind,
             found_task: record.task.clone(),
-            wanted: kind.to_string(),
+            wanted: kind,
             wanted_task: task.into(),
         });
     }

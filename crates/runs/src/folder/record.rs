@@ -79,7 +79,8 @@ impl DataRecord {
         if self.classes.is_empty() {
             return Err("data.classes is empty".into());
         }
-        let usable = |values: &[f64], least| values.len() == CHANNELS && values.iter().all(|v| (least..1e6).contains(v));
+        let usable =
+            |values: &[f64], least| values.len() == CHANNELS && values.iter().all(|v| (least..1e6).contains(v));
         if !usable(&self.mean, -1e6) || !usable(&self.std, 1e-6) {
             return Err(format!("data.mean and data.std are not {CHANNELS} usable numbers each"));
         }

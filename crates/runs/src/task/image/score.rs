@@ -22,8 +22,7 @@ pub(crate) struct Trained<'a> {
 impl Trained<'_> {
     /// Logits `[N, classes]` of normalized images `[N, H, W, 3]`.
     pub(crate) fn logits<'w>(&self, workspace: &'w mut Workspace, images: &[f32], batch: usize) -> Result<&'w [f32]> {
-        let input =
-            ForwardInput { images, batch, theta: self.theta, weights: self.weights, active: None, masks: None };
+        let input = ForwardInput { images, batch, theta: self.theta, weights: self.weights, active: None, masks: None };
         self.network.forward(workspace, &input, Statistics::Running(self.statistics))?;
         Ok(self.network.logits(workspace))
     }

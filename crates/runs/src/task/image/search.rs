@@ -102,15 +102,10 @@ impl ImageSearch {
         Ok(Relaxation::Softmax.forward(alphas, self.space.operations(), &mut self.weights)?)
     }
 
-    fn pass(
-        &mut self,
-        pass: Pass,
-        theta: &[f32],
-        batch: &Batch,
-        gradients: conv::Gradients<'_>,
-    ) -> Result<LossOutput> {
+    fn pass(&mut self, pass: Pass, theta: &[f32], batch: &Batch, gradients: conv::Gradients<'_>) -> Result<LossOutput> {
         let weights = &self.weights;
-        let input = ForwardInput { images: batch.images(), batch: batch.len(), theta, weights, active: None, masks: None };
+        let input =
+            ForwardInput { images: batch.images(), batch: batch.len(), theta, weights, active: None, masks: None };
         let update = (pass == Pass::Weight).then_some(&mut self.statistics[..]);
         self.network.forward(&mut self.workspace, &input, Statistics::Batch { update })?;
         let loss = LossConfig { label_smoothing: 0.0, auxiliary_weight: 0.0 };
@@ -126,7 +121,14 @@ impl BilevelProblem for ImageSearch {
     type Batch = Batch;
     type Error = Error;
 
-    fn evaluate(&mut self, pass: Pass, w: &Vector, alpha: &Vector, batch: &Batch, gradients: Gradients<'_>) -> Result<f64> {
+    fn evaluate(
+        &mut self,
+        pass: Pass,
+        w: &Vector,
+        alpha: &Vector,
+        batch: &Batch,
+        gradients: Gradients<'_>,
+    ) -> Result<f64> {
         alpha.read(|alphas| self.relax(alphas))??;
         let Gradients { w: w_gradient, alpha: alpha_gradient } = gradients;
         let mut weight_gradient = std::mem::take(&mut self.weight_gradient);
@@ -223,7 +225,8 @@ impl SearchTask for ImageSearch {
         for name in ["alphas_normal", "alphas_reduce"] {
             table.push(name, &[self.space.edges(), self.space.operations()], Init::Zeros);
         }
-        let sections = [(self.network.parameters(), w), (self.network.statistics(), &self.statistics), (&table, alphas)];
+        let sections =
+            [(self.network.parameters(), w), (self.network.statistics(), &self.statistics), (&table, alphas)];
         let genotype = self.genotype(alphas)?.to_json()?;
         Ok(parameters::save(&sections, Some(("genotype", genotype.trim_end())))?)
     }

@@ -42,15 +42,21 @@ pub(crate) struct ImageTraining {
     record: DataRecord,
 }
 
+/// The training images in two parts.
+pub(crate) struct Parts {
+    pub(crate) train: Arc<dyn Dataset>,
+    pub(crate) held_out: Option<Arc<dyn Dataset>>,
+}
+
 /// The images that are trained on and those held out, of the training images.
-pub(crate) fn split(images: &Images, config: &TrainConfig) -> Result<(Arc<dyn Dataset>, Option<Arc<dyn Dataset>>)> {
+pub(crate) fn split(images: &Images, config: &TrainConfig) -> Result<Parts> {
     if config.held_out == 0.0 {
-        return Ok((images.train.clone(), None));
+        return Ok(Parts { train: images.train.clone(), held_out: None });
     }
     // Which images are held out is a matter of the data, not of the run's seed, so that runs to be compared share them.
     let (kept, held_out) = Subset::hold_out(images.train.clone(), config.held_out, 0)?;
     check_split(&held_out, 1)?;
-    Ok((Arc::new(kept), Some(Arc::new(held_out))))
+    Ok(Parts { train: Arc::new(kept), held_out: Some(Arc::new(held_out)) })
 }
 
 /// The network of a training configuration, for images like these.
@@ -64,7 +70,7 @@ impl ImageTraining {
     /// Finds the data and builds the network. Initial w comes from [`initial`](Self::initial).
     pub(crate) fn open(config: &TrainConfig, options: &RunOptions) -> Result<Self> {
         let images = Images::open(&config.data, options.data_dir.as_deref())?.limited(config.train_limit);
-        let (train, held_out) = split(&images, config)?;
+        let Parts { train, held_out } = split(&images, config)?;
         check_split(&*train, config.batch_size)?;
         let network = network(config, &*images.train)?;
         let valid = held_out.as_ref().map_or(0, |set| set.len());
@@ -171,10 +177,8 @@ impl TrainTask for ImageTraining {
 
     fn evaluate(&mut self, w: &Vector, batch: &Batch, at: (usize, usize), gradient: &mut Vector) -> Result<f64> {
         let masked = self.draw_masks(at, batch.len());
-        let loss = LossConfig {
-            label_smoothing: self.config.label_smoothing,
-            auxiliary_weight: self.config.auxiliary_weight,
-        };
+        let loss =
+            LossConfig { label_smoothing: self.config.label_smoothing, auxiliary_weight: self.config.auxiliary_weight };
         let output = w.read(|theta| {
             let input = ForwardInput {
                 images: batch.images(),
