@@ -7,7 +7,7 @@ use crate::workspace::{answers, cargo, output, run};
 
 /// `cargo fmt --check`.
 pub(super) fn fmt(_: &mut Context) -> Result<Outcome> {
-    run(cargo().args(["fmt", "--all", "--check"]))?;
+    run(cargo().args(["fmt", "--all", "--check", "--", "-l"]))?;
     Ok(Outcome::Passed)
 }
 
