@@ -3,6 +3,10 @@
 //! It drives the `darts` binary and cargo as a person would; nothing that a run needs lives only here.
 
 mod check;
+mod darts;
+mod fetch;
+mod pipeline;
+mod reproduce_cifar;
 mod workspace;
 
 use std::process::ExitCode;
@@ -20,15 +24,25 @@ struct CommandLine {
 enum Task {
     /// Everything that CI checks, cheapest first
     Check(check::Args),
+    /// Download, check and unpack datasets
+    Fetch(fetch::Args),
+    /// Search, select, train and test on CIFAR-10, with a report
+    ReproduceCifar(reproduce_cifar::Args),
 }
 
 fn main() -> ExitCode {
     let result = match CommandLine::parse().task {
         Task::Check(args) => check::run(&args),
+        Task::Fetch(args) => fetch::run(&args),
+        Task::ReproduceCifar(args) => reproduce_cifar::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            if error.is::<darts::Interrupted>() {
+                eprintln!("{error}");
+                return ExitCode::from(130);
+            }
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }

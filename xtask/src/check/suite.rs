@@ -40,7 +40,8 @@ pub(super) fn examples(_: &mut Context) -> Result<Outcome> {
 pub(super) fn all(context: &mut Context) -> Result<Outcome> {
     run(cargo().args(["build", "-q", "--release", "--locked", "--workspace", "--bins"]))?;
     let mut command = if answers(cargo().args(["nextest", "--version"])) { nextest() } else { libtest() };
-    command.env("DARTS_BIN", darts_binary());
+    let this = std::env::current_exe().context("cannot tell which program this is")?;
+    command.env("DARTS_BIN", darts_binary()).env("XTASK_BIN", this);
     let log = target_dir().join("check/tests.log");
     let succeeded = run_logged(&mut command, &log)?;
     let text = fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
