@@ -76,7 +76,18 @@ pub enum Error {
         first: Vec<String>,
     },
 
-    /// A folder does not have the layout of an image dataset.
+    /// A text file has a byte that no UTF-8 text has at this place.
+    #[error("{}: byte {byte:#04x} at offset {offset} is not UTF-8; convert the file to UTF-8", path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// The byte's place in the file, from 0.
+        offset: usize,
+        /// Its value.
+        byte: u8,
+    },
+
+    /// A file or folder does not have the layout of a dataset.
     #[error("{}: {problem}; expected {expected}", path.display())]
     Layout {
         /// The folder.

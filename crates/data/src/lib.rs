@@ -23,6 +23,8 @@
 //! # Ok::<(), darts_data::Error>(())
 //! ```
 //!
+//! For language models there is [`text`]: corpora, vocabularies, columns of tokens.
+//!
 //! This crate refuses to know about networks and tensors: batches are plain slices, channels last.
 
 #![deny(missing_docs)]
@@ -39,6 +41,7 @@ pub mod random;
 pub mod synthetic;
 #[cfg(test)]
 mod test_memory;
+pub mod text;
 pub mod transform;
 mod whole_file;
 

@@ -65,7 +65,11 @@ pub struct DataFile {
     pub bytes: Option<u64>,
 }
 
-const EMBEDDED: &[(&str, &str)] = &[("cifar10", include_str!("../datasets/cifar10.json"))];
+const EMBEDDED: &[(&str, &str)] = &[
+    ("cifar10", include_str!("../datasets/cifar10.json")),
+    ("ptb", include_str!("../datasets/ptb.json")),
+    ("wikitext-2", include_str!("../datasets/wikitext-2.json")),
+];
 
 impl Manifest {
     /// The names of all datasets that have a manifest.

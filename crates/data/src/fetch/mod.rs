@@ -159,6 +159,16 @@ pub fn fetch(
     let mut archives = Vec::new();
     match unpacked {
         Some(unpacked) => local::copy_dataset(manifest, &unpacked, &staged, progress)?,
+        None if manifest.archives.is_empty() => {
+            return Err(FetchError::Unavailable {
+                dataset: manifest.title.clone(),
+                file: manifest.files[0].path.display().to_string(),
+                tried: source
+                    .map(|source| (source.display().to_string(), "not in it".to_owned()))
+                    .into_iter()
+                    .collect(),
+            });
+        }
         None => {
             for archive in &manifest.archives {
                 let file = download::obtain(manifest, archive, root, options, progress)?;

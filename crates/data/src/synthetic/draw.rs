@@ -5,8 +5,7 @@ use crate::dataset::{CHANNELS, ImageSize};
 use crate::random::Generator;
 
 /// Number of shapes, and of textures.
-pub(super) const SHAPES: usize = 8;
-
+pub(super) const KINDS: usize = 8;
 /// True where the point (x, y), in units of the shape's radius from its centre, lies inside shape number `shape`.
 fn inside(shape: usize, x: f32, y: f32) -> bool {
     let (ax, ay) = (x.abs(), y.abs());
@@ -50,13 +49,13 @@ pub(super) fn draw(
     let mut between = |low: f32, high: f32| low + (high - low) * random.uniform() as f32;
     let (height, width) = (size.height as f32, size.width as f32);
     let side = height.min(width);
-    let radius = side * between(0.30, 0.42);
+    let radius = side * between(0.34, 0.44);
     let (centre_y, centre_x) = (height * between(0.42, 0.58), width * between(0.42, 0.58));
     let period = (side * between(0.15, 0.20)).max(4.0);
     let (phase_y, phase_x) = (between(16.0, 18.0), between(16.0, 18.0));
-    let mut bright = [0.0; CHANNELS].map(|_: f32| between(150.0, 255.0));
-    let mut dark = [0.0; CHANNELS].map(|_: f32| between(0.0, 105.0));
-    let ground = [0.0; CHANNELS].map(|_: f32| between(70.0, 185.0));
+    let mut bright = [0.0; CHANNELS].map(|_: f32| between(185.0, 255.0));
+    let mut dark = [0.0; CHANNELS].map(|_: f32| between(0.0, 70.0));
+    let ground = [0.0; CHANNELS].map(|_: f32| between(95.0, 160.0));
     if random.chance(0.5) {
         std::mem::swap(&mut bright, &mut dark);
     }
