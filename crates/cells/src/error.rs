@@ -163,6 +163,9 @@ pub enum Error {
     /// Bytes that are no safetensors file.
     #[error("safetensors: {0}")]
     Safetensors(#[from] safetensors::SafeTensorError),
+    /// A kernel refused.
+    #[error(transparent)]
+    Ops(#[from] darts_ops::Error),
     /// candle refused.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -6,6 +6,7 @@ mod cell;
 mod convolution;
 mod graph;
 mod head;
+mod module;
 mod network;
 mod norm;
 mod operation;
@@ -17,6 +18,7 @@ mod stem;
 #[cfg(test)]
 mod tests;
 
+pub use module::{ConvModule, Mode};
 pub use network::{ConvNetwork, LossConfig, LossOutput, NetworkConfig, Stem};
 pub use pass::{ForwardInput, Gradients, Statistics, Workspace};
 pub use single::{ConvOperation, SingleOperation};

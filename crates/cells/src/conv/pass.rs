@@ -22,6 +22,15 @@ pub struct Workspace {
     pub(crate) normalized_by_batch: bool,
 }
 
+impl std::fmt::Debug for Workspace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workspace")
+            .field("capacity", &self.capacity)
+            .field("batch", &self.batch)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Workspace {
     pub(crate) fn new(activations: &Plan, channels: &Plan, capacity: usize) -> Self {
         Self {
