@@ -56,88 +56,148 @@ pub(crate) fn fold(pattern: &[f32], sums: &mut [f64]) {
     }
 }
 
-/// to\[i\] += Σ_t a_t\[i mod period\]·z_t\[i\] for T runs z_t as long as `to`, which begins at a pixel.
+/// to\[i\] += Σ_t a_t\[i mod period\]·z_t\[i\] for up to four runs z_t as long as `to`, which begins at a pixel. `patterns` holds the
+/// a_t one after another.
 #[inline(always)]
-pub(crate) fn add_products<L: Lanes, const T: usize>(
-    lanes: L,
-    period: usize,
-    patterns: [&[f32]; T],
-    z: [&[f32]; T],
-    to: &mut [f32],
-) {
-    let rows = to.len() / period;
+pub(crate) fn add_products<L: Lanes>(lanes: L, period: usize, patterns: &[f32], z: &[&[f32]], to: &mut [f32]) {
     assert!(period.is_multiple_of(COLUMNS * L::LANES), "channels: a period of {period}");
-    for (pattern, z) in patterns.iter().zip(&z) {
-        assert!(pattern.len() == period && z.len() == to.len(), "channels::add_products: lengths");
+    assert!(patterns.len() == z.len() * period, "channels::add_products: patterns");
+    for z in z {
+        assert!(z.len() == to.len(), "channels::add_products: lengths");
     }
-    let pointer = to.as_mut_ptr();
-    for column in (0..period).step_by(COLUMNS * L::LANES) {
-        // SAFETY: patterns are `period` floats, `to` and every z at least rows·period; column + COLUMNS·LANES ≤ period.
+    let body = to.len() / period * period;
+    let mut t = 0;
+    while t < z.len() {
+        // SAFETY: the asserts above.
         unsafe {
-            let a: [[L::V; T]; COLUMNS] = std::array::from_fn(|v| {
-                patterns.map(|pattern| lanes.load(pattern.as_ptr().add(column + v * L::LANES)))
-            });
-            for row in 0..rows {
-                for (v, a) in a.iter().enumerate() {
-                    let at = row * period + column + v * L::LANES;
-                    let mut sum = lanes.load(pointer.add(at));
-                    for (&a, z) in a.iter().zip(&z) {
-                        sum = lanes.mul_add(a, lanes.load(z.as_ptr().add(at)), sum);
-                    }
-                    lanes.store(pointer.add(at), sum);
-                }
-            }
+            let (patterns, z) = (&patterns[t * period..], &z[t..]);
+            t += match (period / L::LANES, z.len()) {
+                (8, _) => add_some::<L, 1, 8>(lanes, period, patterns, z, to),
+                (4, 2..) => add_some::<L, 2, 4>(lanes, period, patterns, z, to),
+                (4, _) => add_some::<L, 1, 4>(lanes, period, patterns, z, to),
+                (_, 4..) => add_some::<L, 4, COLUMNS>(lanes, period, patterns, z, to),
+                (_, 2..) => add_some::<L, 2, COLUMNS>(lanes, period, patterns, z, to),
+                _ => add_some::<L, 1, COLUMNS>(lanes, period, patterns, z, to),
+            };
         }
     }
-    for (pattern, z) in patterns.iter().zip(z) {
-        for ((to, a), z) in to[rows * period..].iter_mut().zip(*pattern).zip(&z[rows * period..]) {
+    for (pattern, z) in patterns.chunks_exact(period).zip(z) {
+        for ((to, a), z) in to[body..].iter_mut().zip(pattern).zip(&z[body..]) {
             *to += a * z;
         }
     }
 }
 
-/// sums_t\[i mod period\] += d\[i\]·z_t\[i\] for T runs z_t as long as d, which begins at a pixel.
+/// The whole periods of the first T runs, V vectors at a time; returns T.
+///
+/// # Safety
+/// T patterns of `period` floats, a multiple of V vectors, and T runs as long as `to`.
 #[inline(always)]
-pub(crate) fn dot_products<L: Lanes, const T: usize>(
+unsafe fn add_some<L: Lanes, const T: usize, const V: usize>(
     lanes: L,
-    d: &[f32],
-    z: [&[f32]; T],
-    sums: &mut [f32],
     period: usize,
-) {
-    let rows = d.len() / period;
+    patterns: &[f32],
+    z: &[&[f32]],
+    to: &mut [f32],
+) -> usize {
+    let rows = to.len() / period;
+    let (patterns, to) = (patterns.as_ptr(), to.as_mut_ptr());
+    let mut column = 0;
+    while column < period {
+        // SAFETY: the caller's promise; column + V·LANES ≤ period.
+        unsafe {
+            let mut a = [[lanes.zero(); T]; V];
+            for (v, a) in a.iter_mut().enumerate() {
+                for (t, a) in a.iter_mut().enumerate() {
+                    *a = lanes.load(patterns.add(t * period + column + v * L::LANES));
+                }
+            }
+            for row in 0..rows {
+                for (v, a) in a.iter().enumerate() {
+                    let at = row * period + column + v * L::LANES;
+                    let mut sum = lanes.load(to.add(at));
+                    for (&a, z) in a.iter().zip(z) {
+                        sum = lanes.mul_add(a, lanes.load(z.as_ptr().add(at)), sum);
+                    }
+                    lanes.store(to.add(at), sum);
+                }
+            }
+        }
+        column += V * L::LANES;
+    }
+    T
+}
+
+/// sums_t\[i mod period\] += d\[i\]·z_t\[i\] for up to four runs z_t as long as d, which begins at a pixel. `sums` holds the sums_t one
+/// after another.
+#[inline(always)]
+pub(crate) fn dot_products<L: Lanes>(lanes: L, period: usize, d: &[f32], z: &[&[f32]], sums: &mut [f32]) {
     assert!(period.is_multiple_of(COLUMNS * L::LANES), "channels: a period of {period}");
-    assert!(sums.len() == T * period, "channels::dot_products: sums");
-    for z in &z {
+    assert!(sums.len() == z.len() * period, "channels::dot_products: sums");
+    for z in z {
         assert!(z.len() == d.len(), "channels::dot_products: lengths");
     }
-    let pointer = sums.as_mut_ptr();
-    for column in (0..period).step_by(COLUMNS * L::LANES) {
-        let mut total = [[lanes.zero(); T]; COLUMNS];
-        // SAFETY: d and every z have at least rows·period floats, `sums` T·period; column + COLUMNS·LANES ≤ period.
+    let body = d.len() / period * period;
+    let mut t = 0;
+    while t < z.len() {
+        // SAFETY: the asserts above.
+        unsafe {
+            let (sums, z) = (&mut sums[t * period..], &z[t..]);
+            t += match (period / L::LANES, z.len()) {
+                (8, _) => dot_some::<L, 1, 8>(lanes, period, d, z, sums),
+                (4, 2..) => dot_some::<L, 2, 4>(lanes, period, d, z, sums),
+                (4, _) => dot_some::<L, 1, 4>(lanes, period, d, z, sums),
+                (_, 4..) => dot_some::<L, 4, COLUMNS>(lanes, period, d, z, sums),
+                (_, 2..) => dot_some::<L, 2, COLUMNS>(lanes, period, d, z, sums),
+                _ => dot_some::<L, 1, COLUMNS>(lanes, period, d, z, sums),
+            };
+        }
+    }
+    for (z, sums) in z.iter().zip(sums.chunks_exact_mut(period)) {
+        for ((sum, d), z) in sums.iter_mut().zip(&d[body..]).zip(&z[body..]) {
+            *sum += d * z;
+        }
+    }
+}
+
+/// The whole periods of the first T runs, V vectors at a time; returns T.
+///
+/// # Safety
+/// T sums of `period` floats, a multiple of V vectors, and T runs as long as d.
+#[inline(always)]
+unsafe fn dot_some<L: Lanes, const T: usize, const V: usize>(
+    lanes: L,
+    period: usize,
+    d: &[f32],
+    z: &[&[f32]],
+    sums: &mut [f32],
+) -> usize {
+    let rows = d.len() / period;
+    let (d, sums) = (d.as_ptr(), sums.as_mut_ptr());
+    let mut column = 0;
+    while column < period {
+        let mut total = [[lanes.zero(); T]; V];
+        // SAFETY: the caller's promise; column + V·LANES ≤ period.
         unsafe {
             for row in 0..rows {
                 for (v, total) in total.iter_mut().enumerate() {
                     let at = row * period + column + v * L::LANES;
-                    let d = lanes.load(d.as_ptr().add(at));
-                    for (total, z) in total.iter_mut().zip(&z) {
+                    let d = lanes.load(d.add(at));
+                    for (total, z) in total.iter_mut().zip(z) {
                         *total = lanes.mul_add(d, lanes.load(z.as_ptr().add(at)), *total);
                     }
                 }
             }
             for (v, total) in total.iter().enumerate() {
                 for (t, &total) in total.iter().enumerate() {
-                    let to = pointer.add(t * period + column + v * L::LANES);
+                    let to = sums.add(t * period + column + v * L::LANES);
                     lanes.store(to, lanes.add(lanes.load(to), total));
                 }
             }
         }
+        column += V * L::LANES;
     }
-    for (z, sums) in z.iter().zip(sums.chunks_exact_mut(period)) {
-        for ((sum, d), z) in sums.iter_mut().zip(&d[rows * period..]).zip(&z[rows * period..]) {
-            *sum += d * z;
-        }
-    }
+    T
 }
 
 /// sums\[i mod period\] += d\[i\] for a run that begins at a pixel.

@@ -240,7 +240,7 @@ fn channel_sums<L: Lanes>(
     patterns.fill(0.0);
     let (plain, products) = patterns.split_at_mut(period);
     add_run(lanes, du, plain);
-    dot_products(lanes, du, [x], products, period);
+    dot_products(lanes, period, du, &[x], products);
     let half = sums.len() / 2;
     fold(plain, &mut sums[first..first + c]);
     fold(products, &mut sums[half + first..half + first + c]);

@@ -2,7 +2,11 @@
 //! strip back, masked by the activation. Refuses to multiply.
 //!
 //! A strip's row belongs to an output pixel and holds, tap after tap, the channels of all parts under that tap: index
-//! (ky·k_x + kx)·C_in + i.
+//! (ky·k_x + kx)·C_in + i. Rows of the strip whose input pixels follow each other at one distance are handled as a run: per
+//! vector of channels one loop over pixels.
+//!
+//! What differs between gathering and scattering, and between activations, is a type and not a closure: a closure that is
+//! not inlined would be compiled for the baseline.
 
 use super::{Activation, ConvShape, Input};
 use crate::images::{Affine, Images};
@@ -20,57 +24,185 @@ pub(super) struct Window<'a> {
     pub(super) image: usize,
 }
 
-/// Pixel of its image under a tap, for `count` output pixels from `first` on; calls `action(row · depth + tap · C_in, pixel)`.
+/// Rows `row..row + count` of a strip at tap `tap`, whose input pixels are `pixel`, `pixel + step`, …
+#[derive(Copy, Clone)]
+struct Run {
+    row: usize,
+    tap: usize,
+    count: usize,
+    pixel: usize,
+    step: usize,
+}
+
+/// What is done with the runs of a strip.
+trait Visit<L: Lanes> {
+    /// A run of pixels inside the image.
+    fn inside(&mut self, lanes: L, run: Run);
+    /// `count` rows from `row` on whose tap lies outside.
+    fn outside(&mut self, row: usize, tap: usize, count: usize);
+}
+
+/// Visits every tap of the output pixels `pixels`.
 #[inline(always)]
-fn for_each_tap(window: &Window, pixels: Range<usize>, mut action: impl FnMut(usize, Option<usize>)) {
-    let ConvShape { kernel, stride, output, c_in } = window.shape;
+fn walk<L: Lanes>(lanes: L, window: &Window, pixels: Range<usize>, visit: &mut impl Visit<L>) {
+    let ConvShape { kernel, stride, output, .. } = window.shape;
     let Images { h, w, .. } = window.input.images;
-    let (mut oy, mut ox) = (pixels.start / output.1.max(1), pixels.start % output.1.max(1));
-    let mut at = 0;
-    for _ in pixels {
-        let y0 = (oy * stride.0) as isize + window.offset.0;
-        let x0 = (ox * stride.1) as isize + window.offset.1;
-        for y in y0..y0 + kernel.0 as isize {
-            for x in x0..x0 + kernel.1 as isize {
-                let inside = y >= 0 && x >= 0 && y < h as isize && x < w as isize;
-                action(at, inside.then_some(y as usize * w + x as usize));
-                at += c_in;
+    if kernel == (1, 1) && stride == (1, 1) && window.offset == (0, 0) && output == (h, w) {
+        let run = Run { row: 0, tap: 0, count: pixels.len(), pixel: pixels.start, step: 1 };
+        return visit.inside(lanes, run);
+    }
+    let mut at = pixels.start;
+    while at < pixels.end {
+        let (oy, ox) = (at / output.1, at % output.1);
+        let count = (output.1 - ox).min(pixels.end - at);
+        let row = at - pixels.start;
+        for tap in 0..kernel.0 * kernel.1 {
+            let y = (oy * stride.0 + tap / kernel.1) as isize + window.offset.0;
+            let x = (ox * stride.1 + tap % kernel.1) as isize + window.offset.1;
+            // Rows before `first` lie left of the image, rows from `end` on right of it.
+            let steps_to = |column: isize| (column - x).max(0).unsigned_abs().div_ceil(stride.1);
+            let (first, end) = if y < 0 || y >= h as isize {
+                (count, count)
+            } else {
+                (steps_to(0).min(count), steps_to(w as isize).min(count))
+            };
+            visit.outside(row, tap, first);
+            visit.outside(row + end, tap, count - end);
+            if first < end {
+                let pixel = y as usize * w + (x + (first * stride.1) as isize) as usize;
+                visit.inside(lanes, Run { row: row + first, tap, count: end - first, pixel, step: stride.1 });
             }
         }
-        ox += 1;
-        if ox == output.1 {
-            (oy, ox) = (oy + 1, 0);
-        }
+        at += count;
     }
 }
 
-/// The parts with their channels and where these begin.
-fn parts<'a>(input: &Input<'a>) -> impl Iterator<Item = (usize, &'a [f32], Range<usize>)> {
-    let pixels = input.images.pixels();
+/// An activation of some channels of one part.
+trait Activate: Copy {
+    /// Coefficients of a vector of channels.
+    type Coefficients<L: Lanes>: Copy;
+    /// Those of channel `c` on.
+    fn coefficients<L: Lanes>(self, lanes: L, c: usize) -> Self::Coefficients<L>;
+    /// The activated x.
+    fn apply<L: Lanes>(lanes: L, coefficients: Self::Coefficients<L>, x: L::V) -> L::V;
+    /// d where the activation has derivative 1, else 0.
+    fn mask<L: Lanes>(lanes: L, coefficients: Self::Coefficients<L>, x: L::V, d: L::V) -> L::V;
+}
+
+#[derive(Copy, Clone)]
+struct Identity;
+
+impl Activate for Identity {
+    type Coefficients<L: Lanes> = ();
+
+    #[inline(always)]
+    fn coefficients<L: Lanes>(self, _: L, _: usize) {}
+
+    #[inline(always)]
+    fn apply<L: Lanes>(_: L, (): (), x: L::V) -> L::V {
+        x
+    }
+
+    #[inline(always)]
+    fn mask<L: Lanes>(_: L, (): (), _: L::V, d: L::V) -> L::V {
+        d
+    }
+}
+
+#[derive(Copy, Clone)]
+struct Relu;
+
+impl Activate for Relu {
+    type Coefficients<L: Lanes> = ();
+
+    #[inline(always)]
+    fn coefficients<L: Lanes>(self, _: L, _: usize) {}
+
+    #[inline(always)]
+    fn apply<L: Lanes>(lanes: L, (): (), x: L::V) -> L::V {
+        lanes.max(x, lanes.zero())
+    }
+
+    #[inline(always)]
+    fn mask<L: Lanes>(lanes: L, (): (), x: L::V, d: L::V) -> L::V {
+        lanes.where_positive(x, d)
+    }
+}
+
+/// relu(a·x + b), of the channels of one part.
+#[derive(Copy, Clone)]
+struct AffineRelu<'a>(Affine<'a>);
+
+impl Activate for AffineRelu<'_> {
+    type Coefficients<L: Lanes> = (L::V, L::V);
+
+    #[inline(always)]
+    fn coefficients<L: Lanes>(self, lanes: L, c: usize) -> (L::V, L::V) {
+        let (a, b) = (&self.0.scale[c..], &self.0.shift[c..]);
+        // SAFETY: as many floats are read as the slices have, at most.
+        unsafe { (lanes.load_up_to(a.as_ptr(), a.len()), lanes.load_up_to(b.as_ptr(), b.len())) }
+    }
+
+    #[inline(always)]
+    fn apply<L: Lanes>(lanes: L, (a, b): (L::V, L::V), x: L::V) -> L::V {
+        lanes.max(lanes.mul_add(a, x, b), lanes.zero())
+    }
+
+    #[inline(always)]
+    fn mask<L: Lanes>(lanes: L, (a, b): (L::V, L::V), x: L::V, d: L::V) -> L::V {
+        lanes.where_positive(lanes.mul_add(a, x, b), d)
+    }
+}
+
+/// Channels of one part in one image, and where they lie.
+struct Source<'a> {
+    x: &'a [f32],
+    /// Index of the part.
+    index: usize,
+    /// Where `x` lies in the part.
+    floats: Range<usize>,
+    /// Which channels of the concatenated input it is.
+    channels: Range<usize>,
+}
+
+/// The parts of one image that have channels.
+fn sources<'a>(window: &Window<'a>) -> impl Iterator<Item = Source<'a>> {
+    let Images { n, h, w, .. } = window.input.images;
+    let image = window.image;
     let mut first = 0;
-    input.parts.iter().enumerate().map(move |(index, &part)| {
-        let channels = first..first + part.len() / pixels;
+    window.input.parts.iter().enumerate().filter_map(move |(index, &part)| {
+        let len = part.len() / n;
+        let channels = first..first + len / (h * w);
         first = channels.end;
-        (index, part, channels)
+        let floats = image * len..(image + 1) * len;
+        (len > 0).then(|| Source { x: &part[floats.clone()], index, floats, channels })
     })
+}
+
+impl Source<'_> {
+    /// The coefficients of this part's channels.
+    fn affine<'a>(&self, affine: Affine<'a>) -> AffineRelu<'a> {
+        let channels = self.channels.clone();
+        AffineRelu(Affine { scale: &affine.scale[channels.clone()], shift: &affine.shift[channels] })
+    }
 }
 
 /// Activated pixels into `strip`, `depth` floats a row (overwritten).
 #[inline(always)]
 pub(super) fn gather<L: Lanes>(lanes: L, window: &Window, pixels: Range<usize>, strip: &mut [f32]) {
     assert!(strip.len() >= pixels.len() * window.shape.depth(), "conv: strip of {pixels:?}");
-    let zero = lanes.zero();
-    for (_, part, channels) in parts(&window.input) {
-        let source = Source::new(window, part, channels);
+    for source in sources(window) {
+        let shape = window.shape;
         match window.input.activation {
-            Activation::None => source.gather(lanes, window, pixels.clone(), strip, |_, x| x),
-            Activation::Relu => source.gather(lanes, window, pixels.clone(), strip, |_, x| lanes.max(x, zero)),
+            Activation::None => {
+                walk(lanes, window, pixels.clone(), &mut Gather { source: &source, shape, strip, activate: Identity });
+            }
+            Activation::Relu => {
+                walk(lanes, window, pixels.clone(), &mut Gather { source: &source, shape, strip, activate: Relu });
+            }
             Activation::AffineRelu(affine) => {
-                let coefficients = |c: usize| source.coefficients(lanes, affine, c);
-                source.gather(lanes, window, pixels.clone(), strip, |c, x| {
-                    let (a, b) = coefficients(c);
-                    lanes.max(lanes.mul_add(a, x, b), zero)
-                });
+                let activate = source.affine(affine);
+                walk(lanes, window, pixels.clone(), &mut Gather { source: &source, shape, strip, activate });
             }
         }
     }
@@ -91,105 +223,112 @@ pub(super) unsafe fn scatter<L: Lanes>(
     store: bool,
 ) {
     assert!(d_strip.len() >= pixels.len() * window.shape.depth(), "conv: strip of {pixels:?}");
-    for (index, part, channels) in parts(&window.input) {
-        let Some(Some(gradient)) = gradients.get(index) else { continue };
-        let source = Source::new(window, part, channels);
+    for source in sources(window) {
+        let Some(Some(gradient)) = gradients.get(source.index) else { continue };
         // SAFETY: the caller promises that this image is this task's alone; no other part of it is alive here.
         let gradient = unsafe { gradient.part(source.floats.clone()) };
+        let (source, shape, pixels) = (&source, window.shape, pixels.clone());
         match window.input.activation {
-            Activation::None => source.scatter(lanes, window, pixels.clone(), d_strip, gradient, store, |_, _, d| d),
-            Activation::Relu => source
-                .scatter(lanes, window, pixels.clone(), d_strip, gradient, store, |_, x, d| lanes.where_positive(x, d)),
+            Activation::None => {
+                let activate = Identity;
+                walk(lanes, window, pixels, &mut Scatter { source, shape, d_strip, gradient, store, activate });
+            }
+            Activation::Relu => {
+                let activate = Relu;
+                walk(lanes, window, pixels, &mut Scatter { source, shape, d_strip, gradient, store, activate });
+            }
             Activation::AffineRelu(affine) => {
-                let coefficients = |c: usize| source.coefficients(lanes, affine, c);
-                source.scatter(lanes, window, pixels.clone(), d_strip, gradient, store, |c, x, d| {
-                    let (a, b) = coefficients(c);
-                    lanes.where_positive(lanes.mul_add(a, x, b), d)
-                });
+                let activate = source.affine(affine);
+                walk(lanes, window, pixels, &mut Scatter { source, shape, d_strip, gradient, store, activate });
             }
         }
     }
 }
 
-/// One image of one part.
-struct Source<'a> {
-    x: &'a [f32],
-    /// Where it lies in the part.
-    floats: Range<usize>,
-    /// Which channels of the concatenated input it is.
-    channels: Range<usize>,
+struct Gather<'a, A> {
+    source: &'a Source<'a>,
+    shape: ConvShape,
+    strip: &'a mut [f32],
+    activate: A,
 }
 
-impl<'a> Source<'a> {
-    fn new(window: &Window, part: &'a [f32], channels: Range<usize>) -> Self {
-        let len = window.input.images.image_pixels() * channels.len();
-        let floats = window.image * len..(window.image + 1) * len;
-        Self { x: &part[floats.clone()], floats, channels }
-    }
-
-    /// a and b of the part's channels from `c` on.
+impl<L: Lanes, A: Activate> Visit<L> for Gather<'_, A> {
     #[inline(always)]
-    fn coefficients<L: Lanes>(&self, lanes: L, affine: Affine, c: usize) -> (L::V, L::V) {
-        let range = self.channels.start + c..self.channels.end;
-        let (a, b) = (&affine.scale[range.clone()], &affine.shift[range]);
-        // SAFETY: as many floats are read as the slices have, at most.
-        unsafe { (lanes.load_up_to(a.as_ptr(), a.len()), lanes.load_up_to(b.as_ptr(), b.len())) }
-    }
-
-    #[inline(always)]
-    fn gather<L: Lanes>(
-        &self,
-        lanes: L,
-        window: &Window,
-        pixels: Range<usize>,
-        strip: &mut [f32],
-        activate: impl Fn(usize, L::V) -> L::V,
-    ) {
-        let count = self.channels.len();
-        for_each_tap(window, pixels, |at, pixel| {
-            let to = &mut strip[at + self.channels.start..][..count];
-            let Some(pixel) = pixel else { return to.fill(0.0) };
-            let from = &self.x[pixel * count..][..count];
-            for c in (0..count).step_by(L::LANES) {
-                // SAFETY: c < count, and both slices have count floats.
-                unsafe {
-                    let x = lanes.load_up_to(from.as_ptr().add(c), count - c);
-                    lanes.store_up_to(to.as_mut_ptr().add(c), activate(c, x), count - c);
-                }
-            }
-        });
-    }
-
-    #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "an inner loop with all it touches")]
-    fn scatter<L: Lanes>(
-        &self,
-        lanes: L,
-        window: &Window,
-        pixels: Range<usize>,
-        d_strip: &[f32],
-        gradient: &mut [f32],
-        store: bool,
-        mask: impl Fn(usize, L::V, L::V) -> L::V,
-    ) {
-        let count = self.channels.len();
-        for_each_tap(window, pixels, |at, pixel| {
-            let Some(pixel) = pixel else { return };
-            let d = &d_strip[at + self.channels.start..][..count];
-            let x = &self.x[pixel * count..][..count];
-            let to = &mut gradient[pixel * count..][..count];
-            for c in (0..count).step_by(L::LANES) {
-                let here = count - c;
-                // SAFETY: c < count, and the three slices have count floats.
-                unsafe {
-                    let x = lanes.load_up_to(x.as_ptr().add(c), here);
-                    let mut d = mask(c, x, lanes.load_up_to(d.as_ptr().add(c), here));
-                    if !store {
-                        d = lanes.add(d, lanes.load_up_to(to.as_ptr().add(c), here));
+    fn inside(&mut self, lanes: L, run: Run) {
+        let (count, depth) = (self.source.channels.len(), self.shape.depth());
+        let first = run.row * depth + run.tap * self.shape.c_in + self.source.channels.start;
+        let x = &self.source.x[run.pixel * count..][..((run.count - 1) * run.step + 1) * count];
+        let strip = &mut self.strip[first..][..(run.count - 1) * depth + count];
+        for c in (0..count).step_by(L::LANES) {
+            let coefficients = self.activate.coefficients(lanes, c);
+            let here = count - c;
+            // SAFETY: the slices hold `count` floats every step·count, and every depth floats, for run.count pixels.
+            unsafe {
+                let (mut from, mut to) = (x.as_ptr().add(c), strip.as_mut_ptr().add(c));
+                if here >= L::LANES {
+                    for _ in 0..run.count {
+                        lanes.store(to, A::apply(lanes, coefficients, lanes.load(from)));
+                        (from, to) = (from.wrapping_add(run.step * count), to.wrapping_add(depth));
                     }
-                    lanes.store_up_to(to.as_mut_ptr().add(c), d, here);
+                } else {
+                    for _ in 0..run.count {
+                        let x = lanes.load_first(from, here);
+                        lanes.store_first(to, A::apply(lanes, coefficients, x), here);
+                        (from, to) = (from.wrapping_add(run.step * count), to.wrapping_add(depth));
+                    }
                 }
             }
-        });
+        }
     }
+
+    #[inline(always)]
+    fn outside(&mut self, row: usize, tap: usize, count: usize) {
+        let (channels, depth) = (&self.source.channels, self.shape.depth());
+        for row in row..row + count {
+            let first = row * depth + tap * self.shape.c_in;
+            self.strip[first + channels.start..first + channels.end].fill(0.0);
+        }
+    }
+}
+
+struct Scatter<'a, A> {
+    source: &'a Source<'a>,
+    shape: ConvShape,
+    d_strip: &'a [f32],
+    gradient: &'a mut [f32],
+    store: bool,
+    activate: A,
+}
+
+impl<L: Lanes, A: Activate> Visit<L> for Scatter<'_, A> {
+    #[inline(always)]
+    fn inside(&mut self, lanes: L, run: Run) {
+        let (count, depth) = (self.source.channels.len(), self.shape.depth());
+        let first = run.row * depth + run.tap * self.shape.c_in + self.source.channels.start;
+        let d_strip = &self.d_strip[first..][..(run.count - 1) * depth + count];
+        let pixels = run.pixel * count..(run.pixel + (run.count - 1) * run.step + 1) * count;
+        let (x, gradient) = (&self.source.x[pixels.clone()], &mut self.gradient[pixels]);
+        for c in (0..count).step_by(L::LANES) {
+            let coefficients = self.activate.coefficients(lanes, c);
+            let here = count - c;
+            // SAFETY: the slices hold `count` floats every depth floats, and every step·count, for run.count pixels.
+            unsafe {
+                let mut d = d_strip.as_ptr().add(c);
+                let (mut x, mut to) = (x.as_ptr().add(c), gradient.as_mut_ptr().add(c));
+                for _ in 0..run.count {
+                    let mut value = lanes.load_up_to(d, here);
+                    value = A::mask(lanes, coefficients, lanes.load_up_to(x, here), value);
+                    if !self.store {
+                        value = lanes.add(value, lanes.load_up_to(to, here));
+                    }
+                    lanes.store_up_to(to, value, here);
+                    d = d.wrapping_add(depth);
+                    (x, to) = (x.wrapping_add(run.step * count), to.wrapping_add(run.step * count));
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn outside(&mut self, _: usize, _: usize, _: usize) {}
 }

@@ -2,7 +2,6 @@
 //! kernels are for is searching, and a layer is here if people use the unit on its own.
 
 use crate::Error;
-use crate::batch_norm;
 use crate::sep_unit::UnitShape;
 use crate::stage::apply_stage;
 use candle_core::{DType, Device, Tensor, Var};

@@ -1,6 +1,7 @@
 //! The layer against candle's own ops, values and gradients, in training and evaluation.
 
 use super::*;
+use crate::batch_norm;
 use crate::testing::{assert_close, numbers};
 use candle_nn::VarMap;
 

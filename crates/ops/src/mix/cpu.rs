@@ -51,19 +51,20 @@ impl Kernel for ForwardImage<'_> {
             for row in block.chunks_mut(period) {
                 match write {
                     Write::Overwrite => row.copy_from_slice(&shift[..row.len()]),
-                    Write::Accumulate => row.iter_mut().zip(&*shift).for_each(|(node, shift)| *node += shift),
+                    Write::Accumulate => {
+                        for (node, shift) in row.iter_mut().zip(&*shift) {
+                            *node += shift;
+                        }
+                    }
                 }
             }
             let floats = first..first + block.len();
             for (terms, scales) in terms.chunks(GROUP).zip(scales.chunks(GROUP * period)) {
-                let z = |t: usize| &terms[t].z[floats.clone()];
-                let a = |t: usize| &scales[t * period..][..period];
-                match terms.len() {
-                    1 => add_products(lanes, period, [a(0)], [z(0)], block),
-                    2 => add_products(lanes, period, [a(0), a(1)], [z(0), z(1)], block),
-                    3 => add_products(lanes, period, [a(0), a(1), a(2)], [z(0), z(1), z(2)], block),
-                    _ => add_products(lanes, period, [a(0), a(1), a(2), a(3)], [z(0), z(1), z(2), z(3)], block),
+                let mut z = [&[][..]; GROUP];
+                for (z, term) in z.iter_mut().zip(terms) {
+                    *z = &term.z[floats.clone()];
                 }
+                add_products(lanes, period, scales, &z[..terms.len()], block);
             }
             first = floats.end;
         }
@@ -120,13 +121,11 @@ impl Kernel for ReduceImage<'_> {
             add_run(lanes, d, plain);
             let floats = first..first + d.len();
             for (terms, sums) in terms.chunks(GROUP).zip(products.chunks_mut(GROUP * period)) {
-                let z = |t: usize| &terms[t].z[floats.clone()];
-                match terms.len() {
-                    1 => dot_products(lanes, d, [z(0)], sums, period),
-                    2 => dot_products(lanes, d, [z(0), z(1)], sums, period),
-                    3 => dot_products(lanes, d, [z(0), z(1), z(2)], sums, period),
-                    _ => dot_products(lanes, d, [z(0), z(1), z(2), z(3)], sums, period),
+                let mut z = [&[][..]; GROUP];
+                for (z, term) in z.iter_mut().zip(terms) {
+                    *z = &term.z[floats.clone()];
                 }
+                dot_products(lanes, period, d, &z[..terms.len()], sums);
             }
             first = floats.end;
         }

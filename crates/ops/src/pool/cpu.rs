@@ -63,7 +63,7 @@ impl Kernel for ForwardImage<'_> {
             window_row(shape, images, oy, x, rows, z);
             if sums.is_some() {
                 add_run(lanes, z, plain);
-                dot_products(lanes, z, [&*z], squares, period);
+                dot_products(lanes, period, z, &[&*z], squares);
             }
         }
         if let Some(sums) = sums {
@@ -85,26 +85,32 @@ fn window_row(shape: PoolShape, images: Images, oy: usize, x: &[f32], rows: &mut
     match shape.kind {
         PoolKind::Max => {
             rows.fill(f32::NEG_INFINITY);
-            image_rows.for_each(|x| largest(rows, x));
+            for x in image_rows {
+                largest(rows, x);
+            }
             z.fill(if shape.relu { 0.0 } else { f32::NEG_INFINITY });
             for tap in 0..shape.kernel {
-                shape.runs(tap, images.w, count, |to, from, run| {
-                    largest(&mut z[to * c..][..run * c], &rows[from * c..])
-                });
+                for (to, from, run) in shape.runs(tap, images.w, count) {
+                    largest(&mut z[to * c..][..run * c], &rows[from * c..][..run * c]);
+                }
             }
         }
         PoolKind::Average => {
             rows.fill(0.0);
             for x in image_rows {
                 if shape.relu {
-                    rows.iter_mut().zip(x).for_each(|(sum, &x)| *sum += if x > 0.0 { x } else { 0.0 });
+                    for (sum, &x) in rows.iter_mut().zip(x) {
+                        *sum += if x > 0.0 { x } else { 0.0 };
+                    }
                 } else {
                     add(rows, x);
                 }
             }
             z.fill(0.0);
             for tap in 0..shape.kernel {
-                shape.runs(tap, images.w, count, |to, from, run| add(&mut z[to * c..][..run * c], &rows[from * c..]));
+                for (to, from, run) in shape.runs(tap, images.w, count) {
+                    add(&mut z[to * c..][..run * c], &rows[from * c..][..run * c]);
+                }
             }
             shape.divide(images.w, window.len(), c, z);
         }
@@ -115,29 +121,31 @@ fn window_row(shape: PoolShape, images: Images, oy: usize, x: &[f32], rows: &mut
 #[inline(always)]
 fn largest(to: &mut [f32], x: &[f32]) {
     for (to, &x) in to.iter_mut().zip(x) {
-        *to = if x <= *to || to.is_nan() { *to } else { x };
+        let keep = (x <= *to) | to.is_nan();
+        *to = if keep { *to } else { x };
     }
 }
 
 /// to\[i\] += x\[i\].
 #[inline(always)]
 fn add(to: &mut [f32], x: &[f32]) {
-    to.iter_mut().zip(x).for_each(|(to, x)| *to += x);
+    for (to, x) in to.iter_mut().zip(x) {
+        *to += x;
+    }
 }
 
 impl PoolShape {
-    /// Calls `action(out, in, run)` for the runs of `run` pixels that a tap connects: from pixel `in` of an input row of `width`
-    /// pixels to pixel `out` of an output row of `count`.
+    /// The runs of pixels that a tap connects, as (first pixel of the output row of `count`, first pixel of the input row of `width`,
+    /// pixels). An iterator and not a callback: a callback that is not inlined is compiled for the baseline.
     #[inline(always)]
-    fn runs(self, tap: usize, width: usize, count: usize, mut action: impl FnMut(usize, usize, usize)) {
+    fn runs(self, tap: usize, width: usize, count: usize) -> impl Iterator<Item = (usize, usize, usize)> {
         let columns = self.columns(tap, width, count);
-        if self.stride > 1 {
-            for column in columns {
-                action(column, column * self.stride + tap - self.padding, 1);
-            }
-        } else if !columns.is_empty() {
-            action(columns.start, columns.start + tap - self.padding, columns.len());
-        }
+        let (runs, run) = match self.stride {
+            1 => (usize::from(!columns.is_empty()), columns.len()),
+            _ => (columns.len(), 1),
+        };
+        (columns.start..columns.start + runs)
+            .map(move |column| (column, column * self.stride + tap - self.padding, run))
     }
 
     /// Divides a row of sums by the numbers of real cells, of which every window has `rows` rows.
@@ -152,7 +160,9 @@ impl PoolShape {
                 end += 1;
             }
             let factor = 1.0 / (rows * cells) as f32;
-            row[column * c..end * c].iter_mut().for_each(|value| *value *= factor);
+            for value in &mut row[column * c..end * c] {
+                *value *= factor;
+            }
             column = end;
         }
     }
@@ -231,20 +241,23 @@ fn max_row(shape: PoolShape, images: Images, oy: usize, (x, z): (&[f32], &[f32])
     let count = z.len() / c;
     if shape.relu {
         // All cells are at most 0: they tie at relu(x) = 0, where the derivative is 0.
-        dz.iter_mut().zip(z).for_each(|(dz, &z)| *dz = if z > 0.0 { *dz } else { 0.0 });
+        for (dz, &z) in dz.iter_mut().zip(z) {
+            *dz = if z > 0.0 { *dz } else { 0.0 };
+        }
     }
     for y in shape.window(oy, images.h) {
         let (x, dx) = (&x[y * width..][..width], &mut dx[y * width..][..width]);
         for tap in 0..shape.kernel {
-            shape.runs(tap, images.w, count, |to, from, run| {
+            for (to, from, run) in shape.runs(tap, images.w, count) {
                 let (x, dx) = (&x[from * c..][..run * c], &mut dx[from * c..][..run * c]);
                 let (z, dz) = (&z[to * c..][..run * c], &mut dz[to * c..][..run * c]);
                 for (((dx, &x), &z), dz) in dx.iter_mut().zip(x).zip(z).zip(dz) {
-                    let (given, left) = if x == z { (*dz, 0.0) } else { (0.0, *dz) };
-                    *dx += given;
-                    *dz = left;
+                    // All bits where this cell is the maximum: selects without a branch.
+                    let here = 0u32.wrapping_sub(u32::from(x == z));
+                    *dx += f32::from_bits(dz.to_bits() & here);
+                    *dz = f32::from_bits(dz.to_bits() & !here);
                 }
-            });
+            }
         }
     }
 }
@@ -266,15 +279,18 @@ fn average_row(
     shape.divide(images.w, window.len(), c, dz);
     rows.fill(0.0);
     for tap in 0..shape.kernel {
-        shape.runs(tap, images.w, count, |from, to, run| add(&mut rows[to * c..][..run * c], &dz[from * c..]));
+        for (from, to, run) in shape.runs(tap, images.w, count) {
+            add(&mut rows[to * c..][..run * c], &dz[from * c..][..run * c]);
+        }
     }
     for y in window {
-        let dx = dx[y * width..][..width].iter_mut();
+        let dx = &mut dx[y * width..][..width];
         if shape.relu {
-            let x = &x[y * width..][..width];
-            dx.zip(&*rows).zip(x).for_each(|((dx, &sum), &x)| *dx += if x > 0.0 { sum } else { 0.0 });
+            for ((dx, &sum), &x) in dx.iter_mut().zip(&*rows).zip(&x[y * width..][..width]) {
+                *dx += if x > 0.0 { sum } else { 0.0 };
+            }
         } else {
-            dx.zip(&*rows).for_each(|(dx, sum)| *dx += sum);
+            add(dx, rows);
         }
     }
 }
