@@ -76,7 +76,7 @@ impl Convolution {
         input: Geometry,
         c_out: usize,
     ) -> Result<Self, Error> {
-        if input.h % 2 != 0 || input.w % 2 != 0 {
+        if !input.h.is_multiple_of(2) || !input.w.is_multiple_of(2) {
             return Err(Error::Argument {
                 operation: "factorized reduce",
                 what: "the size of its input, in pixels,",

@@ -26,6 +26,7 @@ pub(crate) struct Unit {
 
 /// What an operation computes from its source node. Wherever there is a `norm`, the operation's output is its affine of `z`.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a network has a few hundred of them, most of the largest kind")]
 pub(crate) enum Kind {
     /// No output at all; in a mixture it only takes its share of the softmax.
     Zero,
