@@ -1,4 +1,4 @@
-//! Reports in a real browser, at the widths of a desktop and a phone: nothing sticks out sideways, and something is drawn.
+//! Reports in a real browser, at the widths of a desktop, a tablet and a phone: nothing sticks out sideways, and something is drawn.
 
 use std::{
     error::Error,
@@ -66,7 +66,7 @@ fn measure(chromium: &Chromium, folder: &Path, pages: &[(&Path, u32, &str)]) -> 
 }
 
 #[test]
-fn reports_fit_a_desktop_and_a_phone_in_a_browser() -> Result<()> {
+fn reports_fit_a_desktop_a_tablet_and_a_phone_in_a_browser() -> Result<()> {
     let Some(chromium) = Chromium::find() else {
         println!("SKIPPED: report renders: no chromium, chromium-browser or google-chrome on the path");
         return Ok(());
@@ -85,7 +85,7 @@ fn reports_fit_a_desktop_and_a_phone_in_a_browser() -> Result<()> {
     ];
     let mut cases: Vec<(&Path, u32, &str)> = Vec::new();
     for page in &pages {
-        cases.extend([(page.as_path(), 1280, ""), (page.as_path(), 390, "")]);
+        cases.extend([1280, 768, 390].map(|width| (page.as_path(), width, "")));
     }
     // Whether too wide a page would be seen at all.
     cases.push((&pages[0], 390, "<div style='width:500px'>too wide</div>"));

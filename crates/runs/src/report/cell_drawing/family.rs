@@ -8,7 +8,7 @@ use darts_cells::primitive::PRIMITIVES;
 
 /// Operations that look alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub(super) enum Family {
     /// Depthwise-separable convolutions; tanh.
     Separable,
     /// Dilated convolutions; sigmoid.
@@ -35,7 +35,7 @@ impl Family {
         [Self::Separable, Self::Dilated, Self::Pool, Self::Skip, Self::Dense, Self::Plain];
 
     /// The family of an operation by its name in genotypes.
-    pub fn of(operation: &str) -> Self {
+    pub(super) fn of(operation: &str) -> Self {
         match operation {
             "tanh" => Self::Separable,
             "sigmoid" => Self::Dilated,
@@ -97,7 +97,7 @@ impl Family {
 }
 
 /// A name as people read it, `sep_conv_3x3` as "sep conv 3×3": the label of the table of primitives; other names with spaces for underscores.
-pub fn readable(operation: &str) -> String {
+pub(crate) fn readable(operation: &str) -> String {
     match PRIMITIVES.iter().find(|row| row.name == operation) {
         Some(row) => row.label.to_owned(),
         None => operation.replace('_', " "),

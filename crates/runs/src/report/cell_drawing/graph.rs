@@ -5,7 +5,7 @@
 
 /// What part a node plays in its cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub(super) enum Role {
     /// Comes from outside: an earlier cell's output, an input, a hidden state.
     Input,
     /// An intermediate node.
@@ -16,37 +16,37 @@ pub enum Role {
 
 /// A node of a [`CellGraph`].
 #[derive(Clone, Debug)]
-pub struct Node {
+pub(super) struct Node {
     /// The name in the node's box, `c` in c with subscript k−2.
-    pub label: String,
+    pub(super) label: String,
     /// The subscript after it, if any.
-    pub subscript: Option<&'static str>,
+    pub(super) subscript: Option<&'static str>,
     /// A word below the name: how an output is put together.
-    pub caption: Option<&'static str>,
+    pub(super) caption: Option<&'static str>,
     /// Input, intermediate or output.
-    pub role: Role,
+    pub(super) role: Role,
 }
 
 /// An edge of a [`CellGraph`]; two edges may have the same ends.
 #[derive(Clone, Debug)]
-pub struct Edge {
+pub(super) struct Edge {
     /// Index of the node that sends.
-    pub from: usize,
+    pub(super) from: usize,
     /// Index of the node that receives.
-    pub to: usize,
+    pub(super) to: usize,
     /// Name of the operation as genotypes spell it (`sep_conv_3x3`), or none for a bare connection.
-    pub operation: Option<String>,
+    pub(super) operation: Option<String>,
 }
 
-/// A cell as a directed acyclic graph whose edges carry operations.
+/// A cell as a directed acyclic graph whose edges carry operations; edges go from lower to higher nodes by construction.
 #[derive(Clone, Debug)]
 pub struct CellGraph {
     /// What is drawn: "Normal cell".
-    pub title: String,
+    pub(super) title: String,
     /// Inputs first, then intermediate nodes ascending, then the output.
-    pub nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     /// In the order of the genotype, then the connections to the output.
-    pub edges: Vec<Edge>,
+    pub(super) edges: Vec<Edge>,
 }
 
 impl CellGraph {
@@ -83,8 +83,13 @@ impl CellGraph {
         Self { title: title.to_owned(), nodes, edges }
     }
 
+    /// What is drawn: "Normal cell".
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
     /// The cell in words, a sentence for each node: for readers who do not see the drawing.
-    pub fn description(&self) -> String {
+    pub(super) fn description(&self) -> String {
         let mut text = String::new();
         for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.role != Role::Input) {
             let terms: Vec<String> = self
@@ -110,7 +115,7 @@ impl CellGraph {
 
 impl Node {
     /// The node's name on one line: `c_k−2`, `node 0`.
-    pub fn plain(&self) -> String {
+    pub(super) fn plain(&self) -> String {
         match (self.subscript, self.role) {
             (Some(subscript), _) => format!("{}_{subscript}", self.label),
             (None, Role::Inner) => format!("node {}", self.label),

@@ -11,8 +11,8 @@ mod render;
 #[cfg(test)]
 mod tests;
 
-pub use family::{Family, readable};
-pub use graph::{CellGraph, Edge, Node, Role};
+pub(crate) use family::readable;
+pub use graph::CellGraph;
 pub use png::png;
 
 use darts_cells::genotype::Genotype;

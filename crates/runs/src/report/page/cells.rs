@@ -10,7 +10,7 @@ use crate::report::{cell_drawing, html::escape};
 pub(super) fn figures(genotype: &Genotype) -> String {
     let mut out = String::new();
     for graph in cell_drawing::graphs(genotype) {
-        let note = match graph.title.as_str() {
+        let note = match graph.title() {
             "Reduction cell" => " Operations on the inputs have stride 2.",
             "Recurrent cell" => {
                 " Node 0 is the gated mix of input and hidden state; every edge is a highway step with the named activation."
@@ -20,7 +20,7 @@ pub(super) fn figures(genotype: &Genotype) -> String {
         let _ = write!(
             out,
             "<figure class=\"drawing\"><figcaption>{}<small>{note}</small></figcaption><div class=\"scroll\">{}</div></figure>",
-            escape(&graph.title),
+            escape(graph.title()),
             cell_drawing::inline(&graph)
         );
     }
