@@ -17,6 +17,7 @@ pub mod report;
 mod run;
 mod search;
 mod state;
+pub mod supernet;
 mod task;
 mod tensorboard;
 mod train;

@@ -83,7 +83,10 @@ impl FileReport {
         if error > tolerance.relative {
             let (a, e) = (actual[index], expected[index]);
             let relative = tolerance.relative;
-            self.fail(key, format!("element {index} is {a:e}, expected {e:e}: error {error:.1e}, tolerance {relative:.0e}"));
+            self.fail(
+                key,
+                format!("element {index} is {a:e}, expected {e:e}: error {error:.1e}, tolerance {relative:.0e}"),
+            );
         }
     }
 

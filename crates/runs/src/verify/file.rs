@@ -137,6 +137,15 @@ impl Golden {
     }
 }
 
+/// Reads a golden file that is JSON.
+///
+/// # Errors
+/// A file that cannot be read, or holds anything else than a `T`.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, VerifyError> {
+    let bytes = std::fs::read(path).map_err(|source| VerifyError::Read { path: path.to_owned(), source })?;
+    serde_json::from_slice(&bytes).map_err(|e| VerifyError::Invalid { path: path.to_owned(), reason: e.to_string() })
+}
+
 /// `[N, C, H, W]` data as `[N, H, W, C]`.
 pub fn to_channels_last(tensor: &Tensor) -> Vec<f32> {
     let [n, c, h, w] = four(&tensor.shape);

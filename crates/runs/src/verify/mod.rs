@@ -1,9 +1,14 @@
 //! Golden values: every file of a folder is read, what it describes is computed on this machine, and each stored number is
 //! compared. `darts verify` and the tests both call this. A key that nothing recognises is a failure, not a curiosity.
 
+pub mod bilevel;
 pub mod compare;
 pub mod conv;
+pub mod derive;
 pub mod file;
+pub mod folder;
+pub mod optimizers;
+pub mod schedules;
 
 use std::path::PathBuf;
 
@@ -33,4 +38,7 @@ pub enum VerifyError {
     /// What the file describes cannot be built.
     #[error(transparent)]
     Cells(#[from] darts_cells::Error),
+    /// What the file describes cannot be computed.
+    #[error(transparent)]
+    Vector(#[from] darts_ops::vector::Error),
 }
