@@ -150,14 +150,13 @@ pub(crate) fn product_in_runs<L: Lanes>(
                 sums: if sums.is_null() { sums } else { sums.add(first) },
                 squares: columns,
             };
-            if width == PANEL * L::LANES {
-                if L::MANY_REGISTERS {
-                    panel.rows::<L, 12, PANEL>(lanes, rows);
-                } else {
-                    panel.rows::<L, 6, PANEL>(lanes, rows);
-                }
-            } else {
-                panel.rows::<L, 12, 1>(lanes, rows);
+            match (width == PANEL * L::LANES, output.columns - first >= width) {
+                (true, true) if L::MANY_REGISTERS => panel.rows::<L, 12, PANEL, true>(lanes, rows),
+                (true, false) if L::MANY_REGISTERS => panel.rows::<L, 12, PANEL, false>(lanes, rows),
+                (true, true) => panel.rows::<L, 6, PANEL, true>(lanes, rows),
+                (true, false) => panel.rows::<L, 6, PANEL, false>(lanes, rows),
+                (false, true) => panel.rows::<L, 12, 1, true>(lanes, rows),
+                (false, false) => panel.rows::<L, 12, 1, false>(lanes, rows),
             }
         }
         first += width;
@@ -267,26 +266,26 @@ struct Cursor {
 }
 
 impl Panel {
-    /// All rows, `R` at a time.
+    /// All rows, `R` at a time; all of the panel's columns are written if `WHOLE` (so that loop has no branches), else `remaining`.
     ///
     /// # Safety
     /// `rows` rows of `a` and `out`, the panel at `b` and the sums are there, as `product` asserts.
     #[inline(always)]
-    unsafe fn rows<L: Lanes, const R: usize, const V: usize>(self, lanes: L, rows: usize) {
+    unsafe fn rows<L: Lanes, const R: usize, const V: usize, const WHOLE: bool>(self, lanes: L, rows: usize) {
         let mut cursor = Cursor { a: self.a, out: self.out, left: self.runs.run };
         let mut left = rows;
         // SAFETY: at least as many rows are left as each call takes.
         unsafe {
             while left >= R {
-                self.some::<L, R, V>(lanes, &mut cursor);
+                self.some::<L, R, V, WHOLE>(lanes, &mut cursor);
                 left -= R;
             }
             while left >= 4 {
-                self.some::<L, 4, V>(lanes, &mut cursor);
+                self.some::<L, 4, V, WHOLE>(lanes, &mut cursor);
                 left -= 4;
             }
             while left > 0 {
-                self.some::<L, 1, V>(lanes, &mut cursor);
+                self.some::<L, 1, V, WHOLE>(lanes, &mut cursor);
                 left -= 1;
             }
         }
@@ -297,18 +296,17 @@ impl Panel {
     /// # Safety
     /// As for `rows`, and `R` rows are there from the cursor on.
     #[inline(always)]
-    unsafe fn some<L: Lanes, const R: usize, const V: usize>(&self, lanes: L, cursor: &mut Cursor) {
+    unsafe fn some<L: Lanes, const R: usize, const V: usize, const WHOLE: bool>(&self, lanes: L, cursor: &mut Cursor) {
         let mut acc = [[lanes.zero(); V]; R];
         // SAFETY: the caller's promise covers R rows of `a`, the whole panel, and the floats of `out` up to `remaining`; the cursor's
         // wrapping moves past the last row are never followed.
         unsafe {
             tile(lanes, self.k, (cursor.a, self.a_stride, 1), (self.b, V * L::LANES), &mut acc);
             cursor.a = cursor.a.wrapping_add(R * self.a_stride);
-            let whole = self.remaining >= V * L::LANES;
             for acc in &acc {
                 for (v, &value) in acc.iter().enumerate() {
                     let at = v * L::LANES;
-                    if whole {
+                    if WHOLE {
                         lanes.store(cursor.out.add(at), value);
                     } else if at < self.remaining {
                         lanes.store_up_to(cursor.out.add(at), value, self.remaining - at);

@@ -13,7 +13,7 @@ pub(crate) struct Scratch {
 
 /// `len` floats of arbitrary content, 64-byte aligned.
 pub(crate) fn take(len: usize) -> Scratch {
-    let buffer = lock(|pool| pool.take(len)).unwrap_or_else(|size| AlignedBuffer::zeroed(size));
+    let buffer = lock(|pool| pool.take(len)).unwrap_or_else(AlignedBuffer::zeroed);
     Scratch { buffer: Some(buffer), len }
 }
 

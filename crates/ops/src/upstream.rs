@@ -5,6 +5,10 @@ use crate::images::{Images, Upstream};
 use crate::simd::Lanes;
 use std::ops::Range;
 
+/// Bytes of every operand that are gone over channel by channel before the next are: all operands of a block fit a
+/// first-level cache.
+const BLOCK_BYTES: usize = 4 * 1024;
+
 /// What enters one pass over a strip: out = grad·scale + (former out, or z·b + d, or 0).
 struct Pass<'a> {
     grad: &'a [f32],
@@ -32,12 +36,32 @@ pub(crate) fn form<L: Lanes>(
     out: &mut [f32],
     stride: usize,
 ) {
-    let c = images.c;
     let count = pixels.len();
     assert!(pixels.end <= images.image_pixels() && image < images.n, "upstream::form: pixels {pixels:?}");
-    assert!(stride >= c.next_multiple_of(L::LANES) && out.len() >= count * stride, "upstream::form: strip too short");
+    assert!(
+        stride >= images.c.next_multiple_of(L::LANES) && out.len() >= count * stride,
+        "upstream::form: strip too short"
+    );
+    let block = (BLOCK_BYTES / (stride * size_of::<f32>())).max(1);
     let first = image * images.image_pixels() + pixels.start;
-    let floats = first * c..(first + count) * c;
+    for start in (0..count).step_by(block) {
+        let pixels = first + start..first + count.min(start + block);
+        form_block(lanes, upstream, (image, images.c), pixels, &mut out[start * stride..], stride);
+    }
+}
+
+/// As [`form`], of pixels counted through the whole batch.
+#[inline(always)]
+fn form_block<L: Lanes>(
+    lanes: L,
+    upstream: &Upstream,
+    (image, c): (usize, usize),
+    pixels: Range<usize>,
+    out: &mut [f32],
+    stride: usize,
+) {
+    let count = pixels.len();
+    let floats = pixels.start * c..pixels.end * c;
     for (index, term) in upstream.terms.iter().enumerate() {
         let start = match upstream.bn {
             _ if index > 0 => Start::Former,

@@ -5,12 +5,12 @@
 //! that order; so inner loops have neither borders nor tails.
 
 use super::UnitShape;
-use super::cpu_depthwise::{Tap, Taps};
+use super::cpu_depthwise::{Grid, Row, Tap, Taps, apply, apply_grid};
 use crate::images::{Affine, Images};
 use crate::simd::{InstructionSet, Kernel, Lanes, round_up};
 
-/// Bytes that the strips of one unit may take: most of a first-level cache.
-const STRIP_BYTES: usize = 20 * 1024;
+/// Bytes that a strip may take: two of them and a panel of weights fit a first-level cache.
+const STRIP_BYTES: usize = 12 * 1024;
 /// Rows of pixels in a register tile of a product: strips are multiples of it where they can.
 const TILE_ROWS: usize = 6;
 
@@ -114,22 +114,46 @@ pub(super) struct Geometry {
     /// C_out rounded up to whole vectors.
     pub(super) c_out: usize,
     /// Taps of the depthwise convolution on the padded input, from the first pixel that an output pixel reads.
-    pub(super) taps: Taps,
+    taps: Taps,
+    /// The same as a grid, where they are one.
+    grid: Option<Grid>,
     /// Rows of z that are computed at a time.
     pub(super) strip_rows: usize,
 }
 
 impl Geometry {
-    /// `lanes` is the number of floats in a vector; `strips` how many strips of C′ floats a pixel are alive at a time.
-    pub(super) fn new(shape: UnitShape, images: Images, input: Padded, lanes: usize, strips: usize) -> Self {
+    /// `lanes` is the number of floats in a vector.
+    pub(super) fn new(shape: UnitShape, images: Images, input: Padded, lanes: usize) -> Self {
         let out = images.strided(shape.stride);
         let taps = Taps::new((0..shape.kernel * shape.kernel).map(|tap| {
             let (row, column) = (tap / shape.kernel * shape.dilation, tap % shape.kernel * shape.dilation);
             Tap { input: input.at(row, column), weight: tap * input.c }
         }));
+        let grid = if shape.stride == 1 { Grid::new(shape.kernel, shape.dilation, input.row()) } else { None };
         let c_out = round_up(shape.c_out, lanes);
-        let pixel_bytes = input.c.max(c_out) * strips * size_of::<f32>();
-        Self { shape, input, out: (out.h, out.w), c_out, taps, strip_rows: strip_rows(out.h, out.w, pixel_bytes) }
+        let pixel_bytes = input.c.max(c_out) * size_of::<f32>();
+        Self { shape, input, out: (out.h, out.w), c_out, taps, grid, strip_rows: strip_rows(out.h, out.w, pixel_bytes) }
+    }
+
+    /// One row of the depthwise output, `[W', C′]` (overwritten).
+    #[inline(always)]
+    pub(super) fn depthwise_row<L: Lanes>(
+        &self,
+        lanes: L,
+        weights: &[f32],
+        activated: &[f32],
+        row: usize,
+        y: &mut [f32],
+    ) {
+        let input = &activated[self.first_input(row)..];
+        let (pixels, c) = (self.out.1, self.input.c);
+        match self.grid {
+            Some(grid) => apply_grid::<L, false>(lanes, grid, weights, input, y, (pixels, c)),
+            None => {
+                let row = Row { pixels, channels: c, input_step: self.shape.stride * c, output_step: c };
+                apply::<L, false>(lanes, &self.taps, weights, input, y, row);
+            }
+        }
     }
 
     /// Offset in the padded input of the first pixel that output pixel (row, 0) reads.
@@ -199,7 +223,7 @@ mod tests {
 
     #[test]
     fn strips_fill_whole_tiles_where_they_can() {
-        assert_eq!(strip_rows(32, 32, 64), 9, "288 pixels are 48 tiles");
+        assert_eq!(strip_rows(32, 32, 64), 6, "192 pixels are 32 tiles");
         assert_eq!(strip_rows(8, 8, 256), 6, "48 pixels are 8 tiles");
         assert_eq!(strip_rows(1, 1, 4), 1);
         assert_eq!(strip_rows(28, 28, 1 << 20), 1, "one row, whatever it takes");

@@ -7,7 +7,10 @@
 //! multiplied with a zero between strided pixels.
 
 use super::cpu::{Geometry, Padded, carve, carved_len, lanes_of, margin};
-use super::cpu_depthwise::{Row, Tap, Taps, Window, accumulate_weights, apply};
+use super::cpu_depthwise::{Row, apply, apply_grid};
+use super::cpu_finish::Finish;
+use super::cpu_plan::{Back, Plan};
+use super::cpu_weights::{Window, accumulate_weights};
 use super::{Gradient, UnitBackward};
 use crate::images::{Affine, Images, Upstream, Write};
 use crate::matrix::{self, Layout, Output, Packed, Runs, Strip};
@@ -42,12 +45,15 @@ pub(super) fn backward(
         .map(|(plan, unit)| {
             let depthwise = carve(&mut rest, plan.geometry.depthwise_len());
             plan.geometry.pack_depthwise(unit.depthwise, depthwise);
+            let back = carve(&mut rest, plan.geometry.depthwise_len());
+            plan.pack_back(depthwise, back);
             let packed = carve(&mut rest, plan.pointwise_len());
             let first = weights_len;
             weights_len += plan.weights_len();
             Unit {
                 plan,
                 depthwise,
+                back,
                 pointwise: set.run(Pack { geometry: &plan.geometry, weights: unit.pointwise, packed }),
                 upstream: unit.upstream,
                 weights: first..weights_len,
@@ -99,84 +105,6 @@ pub(super) fn backward(
         for partial in partial_sums.chunks_exact(2 * images.c) {
             sums.iter_mut().zip(partial).for_each(|(sum, partial)| *sum += partial);
         }
-    }
-}
-
-/// A unit on images of one size, backward.
-struct Plan {
-    geometry: Geometry,
-    /// Gradient of the depthwise output, padded.
-    gradient: Padded,
-    /// Taps back onto the input, by row and column modulo the stride.
-    back: Vec<Taps>,
-    with_weights: bool,
-}
-
-impl Plan {
-    fn new(unit: &UnitBackward, images: Images, input: Padded, lanes: usize) -> Self {
-        let shape = unit.shape;
-        let (k, s, d, padding) = (shape.kernel, shape.stride, shape.dilation, shape.padding());
-        let geometry = Geometry::new(shape, images, input, lanes, 2);
-        // Output pixel o reads input o·s + t·d − padding with tap t; so input i = s·j + a is read by o = j + (a + padding − t·d)/s for
-        // the taps where that is whole. The smallest o is −⌈padding/s⌉, the largest less than ⌈padding/s⌉ past the end.
-        let gradient = Padded::new(geometry.out.0, geometry.out.1, input.c, padding.div_ceil(s));
-        let reader = |class: usize, tap: usize| {
-            let distance = class + padding + gradient.margin * s;
-            distance.checked_sub(tap * d).filter(|distance| distance % s == 0).map(|distance| distance / s)
-        };
-        let back = (0..s * s)
-            .map(|class| {
-                Taps::new((0..k * k).filter_map(|tap| {
-                    let row = reader(class / s, tap / k)?;
-                    let column = reader(class % s, tap % k)?;
-                    Some(Tap { input: gradient.at(row, column), weight: tap * input.c })
-                }))
-            })
-            .collect();
-        Self { geometry, gradient, back, with_weights: unit.weights.is_some() }
-    }
-
-    fn pointwise_len(&self) -> usize {
-        self.geometry.shape.c_out * self.geometry.input.c
-    }
-
-    fn packed_len(&self) -> usize {
-        carved_len(self.geometry.depthwise_len()) + carved_len(self.pointwise_len())
-    }
-
-    /// Floats of a task's weight gradients: `[k², C′]` and `[C_out, C′]`.
-    fn weights_len(&self) -> usize {
-        if self.with_weights { self.geometry.depthwise_len() + self.pointwise_len() } else { 0 }
-    }
-
-    /// Adds up the tasks' weight gradients, in the order of the tasks: those of this unit begin at `first` in every
-    /// `stride` floats of `partials`.
-    fn reduce(&self, partials: &[f32], stride: usize, first: usize, depthwise: &mut [f32], pointwise: &mut [f32]) {
-        const BLOCK: usize = 16;
-        let (c, taps) = (self.geometry.shape.c_in, self.geometry.shape.kernel.pow(2));
-        let sum = |at: usize| {
-            let mut sums = [0.0_f64; BLOCK];
-            for partial in partials.chunks_exact(stride) {
-                let values = &partial[at..stride.min(at + BLOCK)];
-                sums.iter_mut().zip(values).for_each(|(sum, &value)| *sum += f64::from(value));
-            }
-            sums
-        };
-        for channel in (0..c).step_by(BLOCK) {
-            for tap in 0..taps {
-                let sums = sum(first + tap * self.geometry.input.c + channel);
-                for (i, &value) in sums[..BLOCK.min(c - channel)].iter().enumerate() {
-                    depthwise[(channel + i) * taps + tap] = value as f32;
-                }
-            }
-        }
-        let first = first + self.geometry.depthwise_len();
-        pointwise.par_chunks_exact_mut(c).with_min_len(32).enumerate().for_each(|(row, values)| {
-            for (block, values) in values.chunks_mut(BLOCK).enumerate() {
-                let sums = sum(first + row * self.geometry.input.c + block * BLOCK);
-                values.iter_mut().zip(sums).for_each(|(to, value)| *to = value as f32);
-            }
-        });
     }
 }
 
@@ -257,6 +185,8 @@ impl Sizes {
 struct Unit<'a> {
     plan: &'a Plan,
     depthwise: &'a [f32],
+    /// Depthwise weights in the order of the taps back.
+    back: &'a [f32],
     pointwise: Packed<'a>,
     upstream: Upstream<'a>,
     /// Where its weight gradients are among a task's.
@@ -331,10 +261,9 @@ impl Unit<'_> {
                 None,
             );
             if self.plan.with_weights {
-                let row = Row { pixels: w, channels: c, input_step: shape.stride * c, output_step: c };
                 for r in 0..rows {
-                    let input = &buffers.activated[geometry.first_input(first + r)..];
-                    apply::<L, false>(lanes, &geometry.taps, self.depthwise, input, &mut buffers.y[r * w * c..], row);
+                    let y = &mut buffers.y[r * w * c..];
+                    geometry.depthwise_row(lanes, self.depthwise, buffers.activated, first + r, y);
                 }
                 let y = Strip { data: buffers.y, rows: rows * w, stride: c };
                 matrix::accumulate_outer(lanes, dz, shape.c_out, y, c, d_pointwise);
@@ -361,17 +290,18 @@ impl Unit<'_> {
         let Plan { geometry, gradient, back, .. } = self.plan;
         let (s, c) = (geometry.shape.stride, geometry.input.c);
         for row in 0..images.h {
-            for column in 0..s.min(images.w) {
-                let taps = &back[row % s * s + column];
-                let pixels = (images.w - column).div_ceil(s);
-                apply::<L, ADD>(
-                    lanes,
-                    taps,
-                    self.depthwise,
-                    &buffers.gradient[gradient.at(row / s, 0)..],
-                    &mut buffers.d_activated[(row * images.w + column) * c..],
-                    Row { pixels, channels: c, input_step: c, output_step: s * c },
-                );
+            let from = &buffers.gradient[gradient.at(row / s, 0)..];
+            let to = &mut buffers.d_activated[row * images.w * c..];
+            match back {
+                Back::Reversed(grid) => apply_grid::<L, ADD>(lanes, *grid, self.back, from, to, (images.w, c)),
+                Back::Classes(classes) => {
+                    for column in 0..s.min(images.w) {
+                        let pixels = (images.w - column).div_ceil(s);
+                        let row_of_class = Row { pixels, channels: c, input_step: c, output_step: s * c };
+                        let taps = &classes[row % s * s + column];
+                        apply::<L, ADD>(lanes, taps, self.back, from, &mut to[column * c..], row_of_class);
+                    }
+                }
             }
         }
     }
@@ -381,44 +311,36 @@ impl Chunk<'_> {
     /// du of one image, and its sums.
     #[inline(always)]
     fn finish<L: Lanes>(&mut self, lanes: L, image: usize, x: &[f32]) {
-        let Images { h, w, c, .. } = self.images;
-        let (input, padded) = (self.input, self.input.c);
+        let Images { c, .. } = self.images;
+        let padded = self.input.c;
         let len = self.images.image_len();
         // SAFETY: every image belongs to one chunk, and a chunk writes it once.
         let du = unsafe { self.du.part(image * len..(image + 1) * len) };
-        let add = self.write == Write::Accumulate;
-        let with_sums = self.sums.is_some();
-        for channel in (0..c).step_by(L::LANES) {
-            let here = c - channel;
-            let (mut sum, mut product) = (lanes.zero(), lanes.zero());
-            for row in 0..h {
-                let activated = &self.buffers.activated[input.at(row + input.margin, input.margin)..][..w * padded];
-                let gradient = &self.buffers.d_activated[row * w * padded..][..w * padded];
-                let x = &x[row * w * c..][..w * c];
-                let du = &mut du[row * w * c..][..w * c];
-                for pixel in 0..w {
-                    let (from, to) = (pixel * padded + channel, pixel * c + channel);
-                    // SAFETY: the slices have w pixels of C′ and of c floats; a vector at the end of the channels stops at c.
-                    unsafe {
-                        let activated = lanes.load(activated.as_ptr().add(from));
-                        let mut value = lanes.where_positive(activated, lanes.load(gradient.as_ptr().add(from)));
-                        if add {
-                            value = lanes.add(value, lanes.load_up_to(du.as_ptr().add(to), here));
+        let finish = Finish {
+            images: self.images,
+            input: self.input,
+            activated: self.buffers.activated,
+            gradient: self.buffers.d_activated,
+            x,
+        };
+        let strip_sums = &mut *self.buffers.sums;
+        strip_sums.fill(0.0);
+        for row in 0..self.images.h {
+            for channel in (0..c).step_by(L::LANES) {
+                // Each case has its own loop: a branch in it would cost more than its arithmetic.
+                macro_rules! channels {
+                    ($($add:literal $sums:literal $whole:literal),*) => {
+                        match (self.write == Write::Accumulate, self.sums.is_some(), c - channel >= L::LANES) {
+                            $(($add, $sums, $whole) => {
+                                finish.row::<L, $add, $sums, $whole>(lanes, row, channel, du, strip_sums)
+                            })*
                         }
-                        lanes.store_up_to(du.as_mut_ptr().add(to), value, here);
-                        if with_sums {
-                            sum = lanes.add(sum, value);
-                            product = lanes.mul_add(value, lanes.load_up_to(x.as_ptr().add(to), here), product);
-                        }
-                    }
+                    };
                 }
-            }
-            if with_sums {
-                // SAFETY: the buffer has 2·C′ floats, and channel + LANES ≤ C′.
-                unsafe {
-                    lanes.store(self.buffers.sums[channel..].as_mut_ptr(), sum);
-                    lanes.store(self.buffers.sums[padded + channel..].as_mut_ptr(), product);
-                }
+                channels!(
+                    false false true, false true true, true false true, true true true,
+                    false false false, false true false, true false false, true true false
+                );
             }
         }
         if let Some(sums) = self.sums.as_deref_mut() {

@@ -1,6 +1,7 @@
-//! The depthwise half: a list of taps applied to a row of pixels, and the gradient of the taps' weights. Refuses to know
-//! which convolution the taps stand for: every kernel size, stride and dilation and the correlation of backward are
-//! lists of offsets.
+//! The depthwise half: taps applied to a row of pixels. Refuses to know which
+//! convolution the taps stand for: every kernel size, stride and dilation and the correlation of backward are lists of
+//! offsets. A square of taps at stride 1, the usual case, is a [`Grid`]: there an input that was loaded serves all the
+//! outputs of a row that read it.
 //!
 //! C′: channels padded to whole vectors. A step is the distance in floats from one pixel to the next.
 
@@ -81,6 +82,160 @@ pub(super) fn apply<L: Lanes, const ADD: bool>(
     tiles!(1, 2);
 }
 
+/// A square of K × K taps at stride 1.
+#[derive(Debug, Copy, Clone)]
+pub(super) struct Grid {
+    /// K: 3, 5 or 7.
+    kernel: usize,
+    /// Pixels between columns of taps.
+    dilation: usize,
+    /// Floats between rows of taps.
+    tap_row: usize,
+}
+
+impl Grid {
+    /// `row` is the number of floats in a row of the input; none if the kernel has no code of its own.
+    pub(super) fn new(kernel: usize, dilation: usize, row: usize) -> Option<Self> {
+        matches!(kernel, 3 | 5 | 7).then_some(Self { kernel, dilation, tap_row: dilation * row })
+    }
+}
+
+/// output\[p,c\] (+)= Σ_{i,j} weights\[i·K + j,c\]·input\[p + d·j in row d·i,c\] for `pixels` pixels of `channels` = C′ floats, contiguous in
+/// input and output: added if `ADD`, else overwritten. `weights` is `[K², C′]`.
+#[inline(always)]
+pub(super) fn apply_grid<L: Lanes, const ADD: bool>(
+    lanes: L,
+    grid: Grid,
+    weights: &[f32],
+    input: &[f32],
+    output: &mut [f32],
+    (pixels, channels): (usize, usize),
+) {
+    let Grid { kernel, dilation, tap_row } = grid;
+    assert!(channels.is_multiple_of(L::LANES), "sep_unit: channels");
+    assert!(weights.len() >= kernel * kernel * channels, "sep_unit: depthwise weights");
+    let reach = (kernel - 1) * (tap_row + dilation * channels);
+    assert!(input.len() >= reach + pixels * channels, "sep_unit: input row");
+    assert!(output.len() >= pixels * channels, "sep_unit: output row");
+    // Every d-th pixel reads every d-th pixel: d rows without dilation.
+    for class in 0..dilation.min(pixels) {
+        let context = GridContext { kernel, weights: weights.as_ptr(), channels, step: dilation * channels, tap_row };
+        let count = (pixels - class).div_ceil(dilation);
+        let first = class * channels;
+        // SAFETY: the asserts above: class + (count − 1)·d < pixels, and every tap of such a pixel is inside `input`.
+        unsafe {
+            let (input, output) = (input.as_ptr().add(first), output.as_mut_ptr().add(first));
+            match kernel {
+                3 => context.pixels::<L, 3, ADD>(lanes, count, input, output),
+                5 => context.pixels::<L, 5, ADD>(lanes, count, input, output),
+                _ => context.pixels::<L, 7, ADD>(lanes, count, input, output),
+            }
+        }
+    }
+}
+
+/// What the tiles of a row share.
+struct GridContext {
+    kernel: usize,
+    weights: *const f32,
+    channels: usize,
+    step: usize,
+    tap_row: usize,
+}
+
+impl GridContext {
+    /// `count` pixels of all channels.
+    ///
+    /// # Safety
+    /// They are readable at `input` for every tap and writable at `output`; K² taps have weights.
+    #[inline(always)]
+    unsafe fn pixels<L: Lanes, const K: usize, const ADD: bool>(
+        &self,
+        lanes: L,
+        count: usize,
+        input: *const f32,
+        output: *mut f32,
+    ) {
+        let mut done = 0;
+        macro_rules! tiles {
+            ($pixels:literal) => {
+                while count - done >= $pixels {
+                    for channel in (0..self.channels).step_by(L::LANES) {
+                        let offset = done * self.step + channel;
+                        // SAFETY: pixels done..done + $pixels are below `count`, and a vector from `channel` on is inside.
+                        unsafe {
+                            let weights = self.weights.add(channel);
+                            self.tile::<L, $pixels, K, ADD>(lanes, weights, input.add(offset), output.add(offset));
+                        }
+                    }
+                    done += $pixels;
+                }
+            };
+        }
+        tiles!(8);
+        tiles!(4);
+        tiles!(2);
+        tiles!(1);
+    }
+
+    /// `P` pixels, one vector of channels: P independent chains. Input i serves the outputs i − K + 1 to i.
+    ///
+    /// # Safety
+    /// As for `pixels`; `self.kernel` is K.
+    #[inline(always)]
+    unsafe fn tile<L: Lanes, const P: usize, const K: usize, const ADD: bool>(
+        &self,
+        lanes: L,
+        weights: *const f32,
+        input: *const f32,
+        output: *mut f32,
+    ) {
+        let mut acc = [lanes.zero(); P];
+        // Opaque, or the multiples of the step are computed, and spilled, before the loop over tiles: more of them than there are
+        // registers.
+        let step = std::hint::black_box(self.step);
+        // SAFETY: the caller's promise covers pixels p < P and with them the inputs i < P + K − 1 of K rows.
+        unsafe {
+            if ADD {
+                for (p, acc) in acc.iter_mut().enumerate() {
+                    *acc = lanes.load(output.add(p * step));
+                }
+            }
+            let (mut row, mut weights) = (input, weights);
+            // As many as K, though the compiler must not know it: unrolled, the addresses of K rows are too many for the registers.
+            for _ in 0..self.kernel {
+                let mut weight = [lanes.zero(); K];
+                for weight in &mut weight {
+                    *weight = lanes.load(weights);
+                    weights = weights.wrapping_add(self.channels);
+                }
+                let mut input = row;
+                // Written out, so that the accumulators are registers whatever the compiler thinks of unrolling.
+                macro_rules! inputs {
+                    ($($i:literal)*) => {$(
+                        if $i < P + K - 1 {
+                            if $i > 0 {
+                                input = input.wrapping_add(step);
+                            }
+                            let value = lanes.load(input);
+                            for (t, &weight) in weight.iter().enumerate() {
+                                if t <= $i && $i - t < P {
+                                    acc[$i - t] = lanes.mul_add(weight, value, acc[$i - t]);
+                                }
+                            }
+                        }
+                    )*};
+                }
+                inputs!(0 1 2 3 4 5 6 7 8 9 10 11 12 13);
+                row = row.wrapping_add(self.tap_row);
+            }
+            for (p, &value) in acc.iter().enumerate() {
+                lanes.store(output.add(p * step), value);
+            }
+        }
+    }
+}
+
 /// What the tiles of a row share.
 struct Context<'a> {
     taps: &'a [Tap],
@@ -155,120 +310,6 @@ impl Context<'_> {
             for (p, acc) in acc.iter().enumerate() {
                 for (v, &value) in acc.iter().enumerate() {
                     lanes.store(output.add(p * self.output_step + v * L::LANES), value);
-                }
-            }
-        }
-    }
-}
-
-/// Rows of output pixels and the window of input that each reads.
-#[derive(Debug, Copy, Clone)]
-pub(super) struct Window {
-    pub(super) kernel: usize,
-    pub(super) rows: usize,
-    pub(super) pixels: usize,
-    /// C′, whole vectors.
-    pub(super) channels: usize,
-    /// Floats between rows of the gradient; its pixels are C′ apart.
-    pub(super) gradient_row: usize,
-    /// Floats between the inputs of output rows and of output pixels.
-    pub(super) input_row: usize,
-    pub(super) input_step: usize,
-    /// Floats between rows and between columns of taps.
-    pub(super) tap_row: usize,
-    pub(super) tap_step: usize,
-}
-
-/// into\[t,c\] += Σ_p gradient\[p,c\]·input\[p at tap t,c\]; `into` is `[k², C′]`.
-#[inline(always)]
-pub(super) fn accumulate_weights<L: Lanes>(
-    lanes: L,
-    window: Window,
-    gradient: &[f32],
-    input: &[f32],
-    into: &mut [f32],
-) {
-    let Window { kernel, rows, pixels, channels, .. } = window;
-    if rows == 0 || pixels == 0 {
-        return;
-    }
-    let taps = (kernel - 1) * (window.tap_row + window.tap_step);
-    let inputs = (rows - 1) * window.input_row + (pixels - 1) * window.input_step;
-    assert!(channels.is_multiple_of(L::LANES), "sep_unit: channels");
-    assert!(gradient.len() >= (rows - 1) * window.gradient_row + pixels * channels, "sep_unit: gradient rows");
-    assert!(input.len() >= inputs + taps + channels, "sep_unit: input rows");
-    assert!(into.len() >= kernel * kernel * channels, "sep_unit: depthwise gradient");
-    for channel in (0..channels).step_by(L::LANES) {
-        // SAFETY: the asserts above cover all rows, pixels, taps and channels; a vector from `channel` on is inside.
-        unsafe {
-            let gradient = gradient.as_ptr().add(channel);
-            let input = input.as_ptr().add(channel);
-            let into = into.as_mut_ptr().add(channel);
-            // R rows of T taps at a time: as many accumulators as there are registers for.
-            macro_rules! taps {
-                ($rows:literal, $taps:literal, $row:expr, $column:expr) => {
-                    window.taps::<L, $rows, $taps>(
-                        lanes,
-                        gradient,
-                        input.add($row * window.tap_row + $column * window.tap_step),
-                        into.add(($row * kernel + $column) * channels),
-                    )
-                };
-            }
-            match kernel {
-                3 => taps!(3, 3, 0, 0),
-                5 if L::MANY_REGISTERS => taps!(5, 5, 0, 0),
-                5 => {
-                    taps!(2, 5, 0, 0);
-                    taps!(2, 5, 2, 0);
-                    taps!(1, 5, 4, 0);
-                }
-                7 => (0..7).for_each(|row| taps!(1, 7, row, 0)),
-                _ => (0..kernel * kernel).for_each(|tap| taps!(1, 1, tap / kernel, tap % kernel)),
-            }
-        }
-    }
-}
-
-impl Window {
-    /// `R` rows of `T` taps, one vector of channels: R·T independent chains.
-    ///
-    /// # Safety
-    /// The pointers are at the first of those taps, with all rows and pixels behind them, as `accumulate_weights` asserts.
-    #[inline(always)]
-    unsafe fn taps<L: Lanes, const R: usize, const T: usize>(
-        &self,
-        lanes: L,
-        gradient: *const f32,
-        input: *const f32,
-        into: *mut f32,
-    ) {
-        let mut acc = [[lanes.zero(); T]; R];
-        // SAFETY: as the caller promises.
-        unsafe {
-            for (r, acc) in acc.iter_mut().enumerate() {
-                for (t, acc) in acc.iter_mut().enumerate() {
-                    *acc = lanes.load(into.add((r * self.kernel + t) * self.channels));
-                }
-            }
-            for row in 0..self.rows {
-                let (mut gradient, mut input) =
-                    (gradient.add(row * self.gradient_row), input.add(row * self.input_row));
-                for _ in 0..self.pixels {
-                    let value = lanes.load(gradient);
-                    for (r, acc) in acc.iter_mut().enumerate() {
-                        for (t, acc) in acc.iter_mut().enumerate() {
-                            let x = lanes.load(input.add(r * self.tap_row + t * self.tap_step));
-                            *acc = lanes.mul_add(value, x, *acc);
-                        }
-                    }
-                    gradient = gradient.wrapping_add(self.channels);
-                    input = input.wrapping_add(self.input_step);
-                }
-            }
-            for (r, acc) in acc.iter().enumerate() {
-                for (t, &value) in acc.iter().enumerate() {
-                    lanes.store(into.add((r * self.kernel + t) * self.channels), value);
                 }
             }
         }

@@ -3,7 +3,6 @@
 
 use super::UnitForward;
 use super::cpu::{Geometry, Padded, carve, carved_len, lanes_of, margin};
-use super::cpu_depthwise::{Row, apply};
 use crate::images::{Affine, Images};
 use crate::matrix::{self, Layout, Output, Packed, Strip};
 use crate::scratch;
@@ -23,7 +22,7 @@ pub(super) fn forward(
     let lanes = lanes_of(set);
     let c = round_up(images.c, lanes);
     let input = Padded::new(images.h, images.w, c, margin(units.iter().map(|unit| unit.shape)));
-    let geometries: Vec<_> = units.iter().map(|unit| Geometry::new(unit.shape, images, input, lanes, 1)).collect();
+    let geometries: Vec<_> = units.iter().map(|unit| Geometry::new(unit.shape, images, input, lanes)).collect();
 
     let packed_len: usize = geometries.iter().map(|g| carved_len(g.depthwise_len()) + pointwise_len(g)).sum();
     let mut memory = scratch::take(packed_len);
@@ -176,12 +175,10 @@ impl Unit<'_> {
         let geometry = self.geometry;
         let (h, w) = geometry.out;
         let (c, c_out) = (geometry.input.c, geometry.shape.c_out);
-        let row = Row { pixels: w, channels: c, input_step: geometry.shape.stride * c, output_step: c };
         for first in (0..h).step_by(geometry.strip_rows) {
             let rows = geometry.strip_rows.min(h - first);
             for r in 0..rows {
-                let input = &activated[geometry.first_input(first + r)..];
-                apply::<L, false>(lanes, &geometry.taps, self.depthwise, input, &mut strip[r * w * c..], row);
+                geometry.depthwise_row(lanes, self.depthwise, activated, first + r, &mut strip[r * w * c..]);
             }
             matrix::product(
                 lanes,

@@ -15,7 +15,10 @@ use crate::simd::InstructionSet;
 mod cpu;
 mod cpu_backward;
 mod cpu_depthwise;
+mod cpu_finish;
 mod cpu_forward;
+mod cpu_plan;
+mod cpu_weights;
 pub mod reference;
 
 /// Shape of one unit.
