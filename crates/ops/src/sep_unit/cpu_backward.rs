@@ -323,16 +323,16 @@ impl Chunk<'_> {
             gradient: self.buffers.d_activated,
             x,
         };
-        let strip_sums = &mut *self.buffers.sums;
-        strip_sums.fill(0.0);
+        let row_sums = &mut *self.buffers.sums;
         for row in 0..self.images.h {
+            row_sums.fill(0.0);
             for channel in (0..c).step_by(L::LANES) {
                 // Each case has its own loop: a branch in it would cost more than its arithmetic.
                 macro_rules! channels {
                     ($($add:literal $sums:literal $whole:literal),*) => {
                         match (self.write == Write::Accumulate, self.sums.is_some(), c - channel >= L::LANES) {
                             $(($add, $sums, $whole) => {
-                                finish.row::<L, $add, $sums, $whole>(lanes, row, channel, du, strip_sums)
+                                finish.row::<L, $add, $sums, $whole>(lanes, row, channel, du, row_sums)
                             })*
                         }
                     };
@@ -342,10 +342,11 @@ impl Chunk<'_> {
                     false false false, false true false, true false false, true true false
                 );
             }
-        }
-        if let Some(sums) = self.sums.as_deref_mut() {
-            for (half, image) in sums.chunks_exact_mut(c).zip(self.buffers.sums.chunks_exact(padded)) {
-                half.iter_mut().zip(image).for_each(|(sum, &value)| *sum += f64::from(value));
+            // f32 carries no more than a row.
+            if let Some(sums) = self.sums.as_deref_mut() {
+                for (half, row) in sums.chunks_exact_mut(c).zip(row_sums.chunks_exact(padded)) {
+                    half.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+                }
             }
         }
     }

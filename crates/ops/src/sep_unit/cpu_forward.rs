@@ -153,15 +153,11 @@ impl Kernel for Chunk<'_> {
                 let geometry = unit.geometry;
                 let c_out = geometry.shape.c_out;
                 let strip_sums = &mut self.strip_sums[..2 * geometry.c_out];
-                strip_sums.fill(0.0);
                 let z_len = geometry.out.0 * geometry.out.1 * c_out;
                 // SAFETY: every image belongs to one chunk, and a chunk goes over it once per unit.
                 let z = unsafe { unit.z.part(image * z_len..(image + 1) * z_len) };
-                unit.image(lanes, self.activated, self.strip, z, strip_sums);
                 let sums = &mut self.sums[first..first + 2 * c_out];
-                for (half, strip_sums) in sums.chunks_exact_mut(c_out).zip(strip_sums.chunks_exact(geometry.c_out)) {
-                    half.iter_mut().zip(strip_sums).for_each(|(sum, &value)| *sum += f64::from(value));
-                }
+                unit.image(lanes, self.activated, self.strip, z, strip_sums, sums);
                 first += 2 * c_out;
             }
         }
@@ -169,9 +165,18 @@ impl Kernel for Chunk<'_> {
 }
 
 impl Unit<'_> {
-    /// z of one image; its sums are added to `sums`.
+    /// z of one image; its sums are added to `sums`, strip by strip: f32 carries no more than a strip, which is short enough
+    /// for the variance to be taken from the sums.
     #[inline(always)]
-    fn image<L: Lanes>(&self, lanes: L, activated: &[f32], strip: &mut [f32], z: &mut [f32], sums: &mut [f32]) {
+    fn image<L: Lanes>(
+        &self,
+        lanes: L,
+        activated: &[f32],
+        strip: &mut [f32],
+        z: &mut [f32],
+        strip_sums: &mut [f32],
+        sums: &mut [f64],
+    ) {
         let geometry = self.geometry;
         let (h, w) = geometry.out;
         let (c, c_out) = (geometry.input.c, geometry.shape.c_out);
@@ -180,13 +185,17 @@ impl Unit<'_> {
             for r in 0..rows {
                 geometry.depthwise_row(lanes, self.depthwise, activated, first + r, &mut strip[r * w * c..]);
             }
+            strip_sums.fill(0.0);
             matrix::product(
                 lanes,
                 Strip { data: strip, rows: rows * w, stride: c },
                 self.pointwise,
                 Output { data: &mut z[first * w * c_out..], stride: c_out, columns: c_out },
-                self.with_sums.then_some(&mut *sums),
+                self.with_sums.then_some(&mut *strip_sums),
             );
+            for (half, strip_sums) in sums.chunks_exact_mut(c_out).zip(strip_sums.chunks_exact(geometry.c_out)) {
+                half.iter_mut().zip(strip_sums).for_each(|(sum, &value)| *sum += f64::from(value));
+            }
         }
     }
 }
