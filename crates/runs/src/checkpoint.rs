@@ -166,6 +166,15 @@ pub(crate) fn latest(dir: &Path, mut warn: impl FnMut(&str)) -> Result<Option<(C
     }
 }
 
+/// Gives every checkpoint that is newer than `used` another name, so that it neither counts among those kept nor is tried
+/// again: [`latest`] found them damaged, and the run goes on from `used`.
+pub(crate) fn set_aside_newer(dir: &Path, used: &Path) -> Result<()> {
+    for newer in list(dir)?.into_iter().filter(|path| path.as_path() > used) {
+        fs::rename(&newer, newer.with_extension("damaged")).map_err(Error::io("rename", &newer))?;
+    }
+    Ok(())
+}
+
 /// Reads one checkpoint.
 ///
 /// # Errors

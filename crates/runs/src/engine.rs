@@ -155,6 +155,7 @@ pub(crate) fn drive<L: Learner>(
     let (position, lengths, last_checkpoint) = match found {
         None => (Position::default(), BTreeMap::new(), None),
         Some((checkpoint, path)) => {
+            checkpoint::set_aside_newer(&folder.path(CHECKPOINTS), &path)?;
             learner.restore(checkpoint.state).map_err(|reason| Error::bad_file(&path, reason))?;
             (checkpoint.position, checkpoint.journals, Some(path))
         }

@@ -157,7 +157,7 @@ pub enum Error {
         reason: String,
     },
     /// A step failed for another reason.
-    #[error("a search step failed: {0}")]
+    #[error("a step failed: {0}")]
     Step(String),
     /// A dataset could not be read.
     #[error(transparent)]

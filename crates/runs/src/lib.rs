@@ -16,6 +16,7 @@ mod progress;
 pub mod report;
 mod run;
 mod search;
+pub mod select;
 mod state;
 pub mod supernet;
 mod task;

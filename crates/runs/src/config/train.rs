@@ -125,12 +125,12 @@ impl TrainConfig {
 
     /// The training of [`SearchConfig::laptop`](super::SearchConfig::laptop)'s cell: hours on a laptop's CPU.
     pub fn laptop(genotype: ConvGenotype) -> Self {
-        Self { epochs: 20, init_channels: 16, layers: 8, drop_path_prob: 0.1, ..Self::cifar10(genotype) }
+        Self { epochs: 40, init_channels: 16, layers: 8, drop_path_prob: 0.1, ..Self::cifar10(genotype) }
     }
 
     /// The selection of the laptop pipeline.
     pub fn laptop_selection(genotype: ConvGenotype) -> Self {
-        Self { epochs: 4, held_out: 0.1, ..Self::laptop(genotype) }
+        Self { epochs: 5, held_out: 0.1, ..Self::laptop(genotype) }
     }
 
     /// Checks every setting by itself.

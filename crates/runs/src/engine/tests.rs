@@ -238,6 +238,8 @@ fn a_damaged_newest_checkpoint_is_named_and_costs_no_bytes() {
     run(dir.path(), &options(), Fault::default(), &mut progress).unwrap();
     assert_eq!(progress.warnings.len(), 1);
     assert!(progress.warnings[0].contains(&newest.display().to_string()));
+    assert!(newest.with_extension("damaged").exists());
+    assert_eq!(checkpoint::list(&dir.path().join(CHECKPOINTS)).unwrap().len(), 2);
     assert_eq!((results(dir.path()), timeless(dir.path())), (bytes, lines));
 }
 

@@ -196,7 +196,7 @@ impl Task for ImageSearch {
 
 impl SearchTask for ImageSearch {
     fn next(&mut self) -> Result<(Batch, Batch)> {
-        let ended = || Error::Data(darts_data::Error::SplitTooSmall { examples: 0, batch_size: 1 });
+        let ended = || Error::Step("the epoch has no further batch".into());
         let (train, valid) = self.batches.as_mut().ok_or_else(ended)?;
         Ok((train.next().ok_or_else(ended)??, valid.next().ok_or_else(ended)??))
     }

@@ -171,7 +171,7 @@ impl Task for ImageTraining {
 
 impl TrainTask for ImageTraining {
     fn next(&mut self) -> Result<Batch> {
-        let ended = || Error::Data(darts_data::Error::SplitTooSmall { examples: 0, batch_size: 1 });
+        let ended = || Error::Step("the epoch has no further batch".into());
         Ok(self.batches.as_mut().ok_or_else(ended)?.next().ok_or_else(ended)??)
     }
 
