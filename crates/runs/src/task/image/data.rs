@@ -14,6 +14,10 @@ use crate::folder::DataRecord;
 /// Where datasets are when nobody says.
 const DEFAULT_DIR: &str = "datasets";
 
+/// Classes and noise of generated images. They are no settings of a run, so they must not change under one.
+const SYNTHETIC_CLASSES: usize = 3;
+const SYNTHETIC_NOISE: f64 = 0.06;
+
 /// A dataset's two official parts.
 pub(crate) struct Images {
     pub(crate) train: Arc<dyn Dataset>,
@@ -46,7 +50,8 @@ impl Images {
                     train_len: *train_images,
                     test_len: *test_images,
                     seed: *data_seed,
-                    ..SyntheticConfig::default()
+                    classes: SYNTHETIC_CLASSES,
+                    noise: SYNTHETIC_NOISE,
                 };
                 let (train, test) = (SyntheticImages::train(&settings)?, SyntheticImages::test(&settings)?);
                 Self { train: Arc::new(train), test: Arc::new(test), synthetic: true }
