@@ -174,7 +174,7 @@ fn reference_backward_matches_finite_differences() {
             let mut channel = 0;
             for (part, du) in du.iter().enumerate() {
                 let channels = du.len() / images.pixels();
-                for i in 0..du.len() {
+                for (i, &du) in du.iter().enumerate() {
                     let c = channel + i % channels;
                     // The gradient is that of u = a·x + b.
                     let scale = if kind == 2 { case.affine[0][c] } else { 1.0 };
@@ -184,7 +184,7 @@ fn reference_backward_matches_finite_differences() {
                     case.parts[part][i] = x - 0.03125;
                     let difference = (plus - loss(&case)) / 0.0625;
                     case.parts[part][i] = x;
-                    let got = f64::from(scale * du[i]);
+                    let got = f64::from(scale * du);
                     assert!((difference - got).abs() < 1e-4, "{geometry:?} part {part} [{i}]: {got}, {difference}");
                 }
                 channel += channels;

@@ -45,12 +45,20 @@ impl SepUnitStage {
         Images { n: shape[0], h: shape[1], w: shape[2], c: shape[3] }
     }
 
-    /// Depthwise weights, pointwise weights, norm's weight and bias.
-    fn split<'a>(&self, theta: &'a [f32]) -> (&'a [f32], &'a [f32], Option<(&'a [f32], &'a [f32])>) {
+    fn split<'a>(&self, theta: &'a [f32]) -> Parameters<'a> {
         let (depthwise, rest) = theta.split_at(self.shape.depthwise_len());
         let (pointwise, rest) = rest.split_at(self.shape.pointwise_len());
-        (depthwise, pointwise, self.affine.then(|| rest.split_at(self.shape.c_out)))
+        let (gamma, beta) = self.affine.then(|| rest.split_at(self.shape.c_out)).unzip();
+        Parameters { depthwise, pointwise, gamma, beta }
     }
+}
+
+/// θ taken apart.
+struct Parameters<'a> {
+    depthwise: &'a [f32],
+    pointwise: &'a [f32],
+    gamma: Option<&'a [f32]>,
+    beta: Option<&'a [f32]>,
 }
 
 impl Stage for SepUnitStage {
@@ -73,8 +81,7 @@ impl Stage for SepUnitStage {
     fn forward(&self, arguments: &Arguments, output: &mut [f32]) -> candle_core::Result<State> {
         let images = self.images(arguments);
         let out = self.shape.output(images);
-        let (depthwise, pointwise, affine) = self.split(arguments.theta);
-        let (gamma, beta) = affine.unzip();
+        let Parameters { depthwise, pointwise, gamma, beta } = self.split(arguments.theta);
         let mut z = vec![0.0; out.len()];
         let mut sums = vec![0.0; 2 * out.c];
         let unit = UnitForward { shape: self.shape, depthwise, pointwise, z: &mut z, sums: Some(&mut sums) };
@@ -110,8 +117,7 @@ impl Stage for SepUnitStage {
         let mut sums = vec![0.0; 2 * out.c];
         mix::reduce(out, d_output, &mut [ReduceTerm { z: &state.z, sample_scale: None, sums: &mut sums }]);
 
-        let mut theta = gradients.theta;
-        let (weights, d_affine) = match theta.as_deref_mut() {
+        let (weights, d_affine) = match gradients.theta {
             None => (None, None),
             Some(theta) => {
                 let (depthwise, rest) = theta.split_at_mut(self.shape.depthwise_len());
@@ -126,7 +132,7 @@ impl Stage for SepUnitStage {
         let normalized = Normalized { mean: &state.mean, rstd: &state.rstd, scale: &state.scale };
         batch_norm::backward(&sums, out.pixels(), normalized, 1.0, training, coefficients);
 
-        let (depthwise, pointwise, _) = self.split(arguments.theta);
+        let Parameters { depthwise, pointwise, .. } = self.split(arguments.theta);
         let terms = [UpstreamTerm { grad: d_output, scale: Some(&scale), sample_scale: None }];
         let upstream = Upstream { terms: &terms, bn: Some(BnTerm { z: &state.z, b: &b, d: &d }) };
         let unit = UnitBackward { shape: self.shape, depthwise, pointwise, upstream, weights };

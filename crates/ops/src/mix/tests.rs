@@ -20,7 +20,7 @@ impl Case {
         let term = |t: usize| Term {
             z: &self.z[t],
             scale: &self.scale[t],
-            shift: (t % 2 == 0).then(|| &*self.scale[(t + 1) % self.scale.len()]),
+            shift: t.is_multiple_of(2).then(|| &*self.scale[(t + 1) % self.scale.len()]),
             sample_scale: self.sample_scale(t),
         };
         (0..self.z.len()).map(term).collect()
