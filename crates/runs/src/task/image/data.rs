@@ -16,7 +16,7 @@ const DEFAULT_DIR: &str = "datasets";
 
 /// Classes and noise of generated images. They are no settings of a run, so they must not change under one.
 const SYNTHETIC_CLASSES: usize = 3;
-const SYNTHETIC_NOISE: f64 = 0.06;
+const SYNTHETIC_NOISE: f64 = 0.25;
 
 /// A dataset's two official parts.
 pub(crate) struct Images {
