@@ -50,6 +50,18 @@ pub struct SupernetProblem {
     correct: usize,
 }
 
+/// A supernet at some α, with its memory lent for a pass of the caller's.
+pub struct Relaxed<'a> {
+    /// The network.
+    pub network: &'a ConvNetwork,
+    /// Its memory.
+    pub workspace: &'a mut Workspace,
+    /// Its running statistics.
+    pub statistics: &'a [f32],
+    /// The operation weights: the softmax of each row of α.
+    pub weights: &'a [f32],
+}
+
 impl SupernetProblem {
     /// A problem over `network`, whose edges have `columns` operations, for batches of up to `batch` images, from these running
     /// statistics.
@@ -83,6 +95,16 @@ impl SupernetProblem {
     /// The same, to be restored from a checkpoint.
     pub fn statistics_mut(&mut self) -> &mut [f32] {
         &mut self.statistics
+    }
+
+    /// What an evaluation with the running statistics needs, at these α.
+    ///
+    /// # Errors
+    /// α of another length than the network's.
+    pub fn relaxed(&mut self, alphas: &[f32]) -> Result<Relaxed<'_>, darts_cells::Error> {
+        let Self { network, workspace, relaxation, columns, weights, statistics, .. } = self;
+        relaxation.forward(alphas, *columns, weights)?;
+        Ok(Relaxed { network, workspace, statistics, weights })
     }
 
     /// How many images of the last evaluation's batch were classified rightly.

@@ -1,14 +1,13 @@
 //! The convolutional search as a bilevel problem: the first half of the training images trains w, the second half α, both
-//! with the training augmentation. Only [`Pass::Weight`] updates running statistics.
+//! with the training augmentation. The losses are those of [`SupernetProblem`]; here are the data and what a run stores.
 
 use std::sync::Arc;
 
 use darts_bilevel::schedule::Cosine;
 use darts_bilevel::{BilevelProblem, Gradients, Pass};
-use darts_cells::conv::{self, ConvNetwork, ForwardInput, LossConfig, LossOutput, Statistics, Workspace};
+use darts_cells::conv::ConvNetwork;
 use darts_cells::genotype::Genotype;
 use darts_cells::parameters::{self, Init, Table};
-use darts_cells::relaxation::Relaxation;
 use darts_cells::space::ConvSpace;
 use darts_data::dataset::{Dataset, Subset};
 use darts_data::loader::Batches;
@@ -24,6 +23,7 @@ use crate::engine::Watch;
 use crate::error::{Error, Result};
 use crate::folder::DataRecord;
 use crate::options::RunOptions;
+use crate::supernet::{Relaxed, SupernetError, SupernetProblem};
 use crate::task::{Scores, SearchTask, Seen, Size, Task, Vectors};
 
 const STATISTICS: &str = "statistics";
@@ -31,19 +31,14 @@ const STATISTICS: &str = "statistics";
 /// A convolutional search.
 pub(crate) struct ImageSearch {
     space: ConvSpace,
-    network: ConvNetwork,
-    workspace: Workspace,
-    statistics: Vec<f32>,
-    weights: Vec<f32>,
-    weight_gradient: Vec<f32>,
+    problem: SupernetProblem,
     seed: u64,
     rate: Cosine,
     train: Loader,
     valid: Loader,
     valid_images: Arc<dyn Dataset>,
     batches: Option<(Batches, Batches)>,
-    last: LossOutput,
-    last_examples: usize,
+    last: Seen,
     record: DataRecord,
 }
 
@@ -65,11 +60,9 @@ impl ImageSearch {
         let network = ConvNetwork::supernet(&space, &sizes)?;
         let valid: Arc<dyn Dataset> = Arc::new(valid);
         let augment = images.augment();
+        let statistics = network.initialize(config.seed).1;
         Ok(Self {
-            workspace: network.workspace(config.batch_size),
-            statistics: network.initialize(config.seed).1,
-            weights: vec![0.0; network.operation_weights()],
-            weight_gradient: vec![0.0; network.operation_weights()],
+            problem: SupernetProblem::new(network, space.operations(), config.batch_size, statistics),
             seed: config.seed,
             rate: Cosine {
                 initial: config.learning_rate,
@@ -81,39 +74,19 @@ impl ImageSearch {
             valid: Loader::new(valid.clone(), augment, config.batch_size),
             valid_images: valid,
             batches: None,
-            last: LossOutput { loss: 0.0, correct: 0 },
-            last_examples: 0,
+            last: Seen { examples: 0, correct: Some(0) },
             space,
-            network,
         })
     }
 
     /// w and α at the start.
     pub(crate) fn initial(&self) -> (Vec<f32>, Vec<f32>) {
-        (self.network.initialize(self.seed).0, self.space.initial_alphas(self.seed))
+        (self.problem.network().initialize(self.seed).0, self.space.initial_alphas(self.seed))
     }
 
     /// What `run.json` says of the data.
     pub(crate) fn record(&self) -> DataRecord {
         self.record.clone()
-    }
-
-    fn relax(&mut self, alphas: &[f32]) -> Result<()> {
-        Ok(Relaxation::Softmax.forward(alphas, self.space.operations(), &mut self.weights)?)
-    }
-
-    fn pass(&mut self, pass: Pass, theta: &[f32], batch: &Batch, gradients: conv::Gradients<'_>) -> Result<LossOutput> {
-        let weights = &self.weights;
-        let input =
-            ForwardInput { images: batch.images(), batch: batch.len(), theta, weights, active: None, masks: None };
-        let update = (pass == Pass::Weight).then_some(&mut self.statistics[..]);
-        self.network.forward(&mut self.workspace, &input, Statistics::Batch { update })?;
-        let loss = LossConfig { label_smoothing: 0.0, auxiliary_weight: 0.0 };
-        let output = self.network.loss(&mut self.workspace, batch.labels(), loss)?;
-        if gradients.theta.is_some() || gradients.weights.is_some() {
-            self.network.backward(&mut self.workspace, &input, gradients)?;
-        }
-        Ok(output)
     }
 }
 
@@ -129,26 +102,14 @@ impl BilevelProblem for ImageSearch {
         batch: &Batch,
         gradients: Gradients<'_>,
     ) -> Result<f64> {
-        alpha.read(|alphas| self.relax(alphas))??;
-        let Gradients { w: w_gradient, alpha: alpha_gradient } = gradients;
-        let mut weight_gradient = std::mem::take(&mut self.weight_gradient);
-        let weights = alpha_gradient.is_some().then_some(&mut weight_gradient[..]);
-        let output = w.read(|theta| match w_gradient {
-            Some(gradient) => gradient.write(|theta_gradient| {
-                self.pass(pass, theta, batch, conv::Gradients { theta: Some(theta_gradient), weights, images: None })
-            })?,
-            None => self.pass(pass, theta, batch, conv::Gradients { theta: None, weights, images: None }),
-        });
-        self.weight_gradient = weight_gradient;
-        let output = output??;
-        if let Some(gradient) = alpha_gradient {
-            let (relaxation, columns) = (Relaxation::Softmax, self.space.operations());
-            gradient.write(|out| relaxation.backward(&self.weights, &self.weight_gradient, columns, out))??;
-        }
+        let loss = self.problem.evaluate(pass, w, alpha, batch, gradients).map_err(|error| match error {
+            SupernetError::Cells(error) => Error::from(error),
+            SupernetError::Vector(error) => error.into(),
+        })?;
         if pass == Pass::Weight {
-            (self.last, self.last_examples) = (output, batch.len());
+            self.last = Seen { examples: batch.len() as u64, correct: Some(self.problem.correct() as u64) };
         }
-        Ok(output.loss)
+        Ok(loss)
     }
 }
 
@@ -175,22 +136,22 @@ impl Task for ImageSearch {
     }
 
     fn seen(&self) -> Seen {
-        Seen { examples: self.last_examples as u64, correct: Some(self.last.correct as u64) }
+        self.last
     }
 
     fn state(&self) -> Vectors {
-        vec![(STATISTICS.into(), self.statistics.clone())]
+        vec![(STATISTICS.into(), self.problem.statistics().to_vec())]
     }
 
     fn restore(&mut self, state: Vectors) {
         for (_, statistics) in state {
-            self.statistics = statistics;
+            self.problem.statistics_mut().copy_from_slice(&statistics);
         }
         self.batches = None;
     }
 
     fn size(&self) -> Size {
-        size(&self.network)
+        size(self.problem.network())
     }
 }
 
@@ -202,12 +163,10 @@ impl SearchTask for ImageSearch {
     }
 
     fn validate(&mut self, w: &Vector, alpha: &Vector, watch: &mut Watch<'_>) -> Result<Option<Scores>> {
-        alpha.read(|alphas| self.relax(alphas))??;
-        w.read(|theta| {
-            let trained =
-                Trained { network: &self.network, theta, statistics: &self.statistics, weights: &self.weights };
-            trained.scores(&mut self.workspace, &self.valid_images, "validation", watch)
-        })?
+        let Relaxed { network, workspace, statistics, weights } =
+            alpha.read(|alphas| self.problem.relaxed(alphas))??;
+        let valid = &self.valid_images;
+        w.read(|theta| Trained { network, theta, statistics, weights }.scores(workspace, valid, "validation", watch))?
     }
 
     fn genotype(&self, alphas: &[f32]) -> Result<Genotype> {
@@ -225,8 +184,8 @@ impl SearchTask for ImageSearch {
         for name in ["alphas_normal", "alphas_reduce"] {
             table.push(name, &[self.space.edges(), self.space.operations()], Init::Zeros);
         }
-        let sections =
-            [(self.network.parameters(), w), (self.network.statistics(), &self.statistics), (&table, alphas)];
+        let network = self.problem.network();
+        let sections = [(network.parameters(), w), (network.statistics(), self.problem.statistics()), (&table, alphas)];
         let genotype = self.genotype(alphas)?.to_json()?;
         Ok(parameters::save(&sections, Some(("genotype", genotype.trim_end())))?)
     }
