@@ -2,6 +2,7 @@
 //!
 //! It drives the `darts` binary and cargo as a person would; nothing that a run needs lives only here.
 
+mod bench;
 mod check;
 mod darts;
 mod fetch;
@@ -22,6 +23,8 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Time kernels and whole steps beside the machine's ceiling
+    Bench(bench::Args),
     /// Everything that CI checks, cheapest first
     Check(check::Args),
     /// Download, check and unpack datasets
@@ -32,6 +35,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match CommandLine::parse().task {
+        Task::Bench(args) => bench::run(&args),
         Task::Check(args) => check::run(&args),
         Task::Fetch(args) => fetch::run(&args),
         Task::ReproduceCifar(args) => reproduce_cifar::run(&args),

@@ -168,6 +168,18 @@ pub enum Error {
     /// A search or an optimizer could not be set up.
     #[error(transparent)]
     Bilevel(#[from] darts_bilevel::Error),
+    /// Training the network takes more memory than there is.
+    #[error(
+        "training this network at batch size {batch} takes about {needed:.1} GB of memory, and the machine has {available:.1} GB; lower --batch-size, --init-channels or --layers"
+    )]
+    Memory {
+        /// Examples in a batch.
+        batch: usize,
+        /// What it takes, 10⁹ bytes.
+        needed: f64,
+        /// What the machine has, 10⁹ bytes.
+        available: f64,
+    },
     /// A network could not be built or evaluated.
     #[error(transparent)]
     Cells(#[from] darts_cells::Error),

@@ -8,6 +8,8 @@ pub(crate) mod train;
 use darts_cells::conv::{ConvNetwork, NetworkConfig, Stem};
 use darts_data::ImageSize;
 
+use crate::error::{Error, Result};
+use crate::hardware::Hardware;
 use crate::task::Size;
 
 /// The network's sizes for images like these.
@@ -26,6 +28,16 @@ pub(crate) fn network_config(
         stem: Stem::Cifar { multiplier: 3 },
         auxiliary,
     }
+}
+
+/// Refuses a network that cannot be trained on this machine, before the allocator ends the process over it.
+pub(crate) fn check_memory(network: &ConvNetwork, batch: usize) -> Result<()> {
+    let (needed, available) = (network.training_bytes(batch), Hardware::detect().memory_bytes);
+    // 0: the operating system does not tell.
+    if available == 0 || needed <= available {
+        return Ok(());
+    }
+    Err(Error::Memory { batch, needed: needed as f64 / 1e9, available: available as f64 / 1e9 })
 }
 
 pub(crate) fn size(network: &ConvNetwork) -> Size {

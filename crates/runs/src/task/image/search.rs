@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::data::{Images, check_split};
 use super::score::Trained;
-use super::{network_config, size};
+use super::{check_memory, network_config, size};
 use crate::config::SearchConfig;
 use crate::engine::Watch;
 use crate::error::{Error, Result};
@@ -58,6 +58,7 @@ impl ImageSearch {
         let (classes, image) = (images.train.class_names().len(), images.train.image_size());
         let sizes = network_config(config.init_channels, config.layers, false, classes, image);
         let network = ConvNetwork::supernet(&space, &sizes)?;
+        check_memory(&network, config.batch_size)?;
         let valid: Arc<dyn Dataset> = Arc::new(valid);
         let augment = images.augment();
         let statistics = network.initialize(config.seed).1;

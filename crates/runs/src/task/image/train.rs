@@ -14,7 +14,7 @@ use darts_ops::vector::Vector;
 
 use super::data::{Images, check_split};
 use super::score::Trained;
-use super::{network_config, size};
+use super::{check_memory, network_config, size};
 use crate::config::{Schedule, TrainConfig};
 use crate::engine::Watch;
 use crate::error::{Error, Result};
@@ -73,6 +73,7 @@ impl ImageTraining {
         let Parts { train, held_out } = split(&images, config)?;
         check_split(&*train, config.batch_size)?;
         let network = network(config, &*images.train)?;
+        check_memory(&network, config.batch_size)?;
         let valid = held_out.as_ref().map_or(0, |set| set.len());
         Ok(Self {
             workspace: network.workspace(config.batch_size),
