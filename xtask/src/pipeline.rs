@@ -1,13 +1,13 @@
 //! Search with several seeds → short training of each cell → full training of the best: the stages of a reproduction, each a
 //! run folder of its own. Which numbers go in is the task's business; what comes out is read from the runs' files.
 
-use std::cmp::Ordering;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::{Value, json};
+use darts_runs::select;
+use serde_json::Value;
 
 use crate::darts::{Darts, watch};
 
@@ -68,28 +68,14 @@ impl Pipeline {
         if let [(_, only)] = candidates.as_slice() {
             return Ok(only.clone());
         }
-        let mut scores = Vec::new();
         for (seed, search) in &candidates {
             let mut arguments = vec!["--genotype".into(), search.clone(), "--seed".into(), seed.to_string()];
             arguments.extend(["--selection".into()].into_iter().chain(self.selection_arguments.iter().cloned()));
-            let summary = self.stage(darts, &format!("select-{seed}"), "train", arguments)?;
-            let accuracy = summary["valid_accuracy"].as_f64().context("a selection has no valid_accuracy")?;
-            scores.push((*seed, accuracy));
+            self.stage(darts, &format!("select-{seed}"), "train", arguments)?;
         }
-        let best = best(&scores).context("no search to choose")?;
-        self.write_selection(&scores, best)?;
-        println!("best on held-out training data: seed {best}");
-        Ok(self.out.join(format!("search-{best}")).display().to_string())
-    }
-
-    fn write_selection(&self, scores: &[(u64, f64)], best: u64) -> Result<()> {
-        let path = self.out.join("selection.json");
-        let scores: Vec<Value> = scores.iter().map(|(seed, a)| json!({ "seed": seed, "valid_accuracy": a })).collect();
-        let text = format!("{}\n", json!({ "chosen": best, "candidates": scores }));
-        let whole = tempfile::NamedTempFile::new_in(&self.out).context("cannot make a file")?;
-        fs::write(whole.path(), text).with_context(|| format!("cannot write {}", path.display()))?;
-        whole.persist(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(())
+        let chosen = select::choose(&self.out, &self.seeds)?.chosen;
+        println!("best on held-out training data: seed {chosen}");
+        Ok(self.out.join(format!("search-{chosen}")).display().to_string())
     }
 
     /// One run: continued where it was interrupted, and over at once where it is done.
@@ -128,24 +114,4 @@ fn read_summary(out: &Path) -> Result<Value> {
     let path = out.join("summary.json");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))
-}
-
-/// The seed with the highest score; of equal ones the first.
-fn best(scores: &[(u64, f64)]) -> Option<u64> {
-    let better = |a: &(u64, f64), b: &(u64, f64)| match b.1.total_cmp(&a.1) {
-        Ordering::Greater => *b,
-        _ => *a,
-    };
-    scores.iter().copied().reduce(|a, b| better(&a, &b)).map(|(seed, _)| seed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::best;
-
-    #[test]
-    fn the_best_of_equals_is_the_first() {
-        assert_eq!(best(&[(3, 0.5), (4, 0.75), (5, 0.75)]), Some(4));
-        assert_eq!(best(&[]), None);
-    }
 }
