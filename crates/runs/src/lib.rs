@@ -10,6 +10,7 @@ mod evaluate;
 mod folder;
 pub mod genotype;
 mod hardware;
+pub mod language;
 mod metrics;
 mod options;
 mod progress;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::compare::FileReport;
 use super::file::Golden;
-use super::{VerifyError, bilevel, conv, derive, optimizers, schedules};
+use super::{VerifyError, bilevel, conv, derive, optimizers, recurrent, schedules};
 
 /// A part of the golden files that can be checked alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +46,8 @@ const KINDS: [Kind; 11] = [
     ),
     Kind::tensors("imagenet_", &[Family::ImageNet], Some(|path| conv::discrete(Golden::open(path)?, true))),
     Kind::json("derive_recurrent", &[Family::Recurrent], derive::recurrent),
-    Kind::tensors("rnn_", &[Family::Recurrent], None),
-    Kind::tensors("bilevel_rnn_", &[Family::Recurrent], None),
+    Kind::tensors("rnn_", &[Family::Recurrent], Some(|path| recurrent::network(Golden::open(path)?))),
+    Kind::tensors("bilevel_rnn_", &[Family::Recurrent], Some(|path| recurrent::bilevel(Golden::open(path)?))),
 ];
 
 impl Kind {
@@ -142,7 +142,7 @@ pub fn check_file(path: &Path) -> Outcome {
         return Outcome::Failed { path: path.to_owned(), error };
     };
     let Some(check) = kind.check else {
-        return Outcome::Skipped { path: path.to_owned(), reason: "recurrent networks are not checked yet" };
+        return Outcome::Skipped { path: path.to_owned(), reason: "such files are not checked yet" };
     };
     match check(path) {
         Ok(report) => Outcome::Checked(report),

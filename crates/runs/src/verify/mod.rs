@@ -8,6 +8,7 @@ pub mod derive;
 pub mod file;
 pub mod folder;
 pub mod optimizers;
+pub mod recurrent;
 pub mod schedules;
 
 use std::path::PathBuf;

@@ -1,0 +1,266 @@
+//! The recurrent golden files against this machine: discrete and search networks, with and without dropout, and search steps of
+//! first and second order. The problem and the search are those that a run uses.
+
+use candle_core::Device;
+use darts_bilevel::optimizer::{AdamConfig, SgdConfig};
+use darts_bilevel::{Search, SearchConfig, SecondOrder, StepReport, Strategy};
+use darts_cells::genotype::RecurrentGenotype;
+use darts_cells::primitive::Activation;
+use darts_cells::recurrent::{
+    Gradients, Input, LossConfig, Masks, Mode, RecurrentConfig, RecurrentNetwork, Statistics,
+};
+use darts_cells::relaxation::Relaxation;
+use darts_cells::space::RecurrentSpace;
+use darts_ops::vector::Vector;
+
+use super::VerifyError;
+use super::compare::{FileReport, Tolerance};
+use super::conv::{compare_table, load};
+use super::file::Golden;
+use crate::language::{LanguageConfig, LanguageProblem, Sequence};
+
+/// Everything of a discrete network: float32 reaches 9e-7.
+const DISCRETE: Tolerance = Tolerance { group: "discrete recurrent networks", relative: 5e-6 };
+/// Everything of a search network and of its steps: float32 reaches 1.8e-6.
+const SEARCH: Tolerance = Tolerance { group: "recurrent search", relative: 1e-5 };
+/// The finite difference of the second order magnifies rounding: float32 reaches 2.8e-5.
+const SECOND_ORDER: Tolerance = Tolerance { group: "second-order α gradients", relative: 2e-4 };
+
+/// Checks an `rnn_*.safetensors`: one training pass with all gradients, one evaluation pass from the same state.
+///
+/// # Errors
+/// A file that does not hold what its metadata says.
+pub fn network(mut golden: Golden) -> Result<FileReport, VerifyError> {
+    let file = &mut golden;
+    let config = RecurrentConfig { vocabulary: file.meta("ntoken")?, hidden: file.meta("nhid")? };
+    let (network, columns) = match file.optional_meta::<RecurrentGenotype>("genotype")? {
+        Some(genotype) => (RecurrentNetwork::discrete(&genotype, &config)?, 1),
+        None => {
+            let activations: Vec<Activation> = file.meta("primitives")?;
+            let space = RecurrentSpace { nodes: file.meta("steps")?, activations };
+            (RecurrentNetwork::supernet(&space, &config)?, space.operations())
+        }
+    };
+    let search = network.operation_weights() > 0;
+    let tolerance = if search { SEARCH } else { DISCRETE };
+    let theta = load(file, "state", network.parameters())?;
+    let before = load(file, "state", network.statistics())?;
+    compare_decoder(file, &network, &theta)?;
+    let alphas = if search { file.tensor("alphas")?.data } else { Vec::new() };
+    let mut weights = vec![0.0; alphas.len()];
+    Relaxation::Softmax.forward(&alphas, columns, &mut weights)?;
+
+    let (tokens, targets) = (file.labels("input")?, file.labels("target")?);
+    let (steps, batch) = steps_and_batch(file, "input")?;
+    let hidden = file.tensor("hidden")?.data;
+    let mut mask = |name: &str| -> Result<Option<Vec<f32>>, VerifyError> {
+        let name = format!("mask/{name}");
+        if file.has(&name) { Ok(Some(file.tensor(&name)?.data)) } else { Ok(None) }
+    };
+    let (x, h) = (mask("x")?, mask("h")?);
+    let (embedding, output, rows) = (mask("embedding_locked")?, mask("output_locked")?, mask("embedding_rows")?);
+    let masks = Masks {
+        x: x.as_deref(),
+        h: h.as_deref(),
+        embedding_locked: embedding.as_deref(),
+        output_locked: output.as_deref(),
+        embedding_rows: rows.as_deref(),
+    };
+    let evaluation =
+        Input { tokens: &tokens, batch, hidden: &hidden, theta: &theta, weights: &weights, masks: Masks::default() };
+    let training = Input { masks, ..evaluation };
+    let loss_config = LossConfig {
+        activation: file.meta("activation_regularization")?,
+        temporal: file.meta("temporal_activation_regularization")?,
+    };
+    let mut log_prob = vec![f32::NAN; tokens.len() * config.vocabulary];
+
+    let mut workspace = network.workspace(batch, steps, Mode::Inference);
+    network.forward(&mut workspace, &evaluation, &mut Statistics::Running(&before))?;
+    network.log_probabilities(&workspace, &theta, &mut log_prob)?;
+    file.compare("log_prob_eval", &log_prob, tolerance)?;
+    file.compare("hidden_next_eval", network.hidden(&workspace), tolerance)?;
+
+    let mut workspace = network.workspace(batch, steps, Mode::Training);
+    let mut after = before;
+    let (mut d_theta, mut d_weights) = (vec![f32::NAN; theta.len()], vec![f32::NAN; weights.len()]);
+    let mut d_hidden = vec![f32::NAN; hidden.len()];
+    let gradients = Gradients { theta: Some(&mut d_theta), weights: Some(&mut d_weights), hidden: Some(&mut d_hidden) };
+    let mut statistics = Statistics::Batch { update: Some(&mut after) };
+    let loss = network.evaluate(&mut workspace, &training, &targets, &loss_config, &mut statistics, gradients)?;
+    network.log_probabilities(&workspace, &theta, &mut log_prob)?;
+    file.compare("log_prob", &log_prob, tolerance)?;
+    file.compare("hidden_next", network.hidden(&workspace), tolerance)?;
+    file.compare("nll", &[loss.nll as f32], tolerance)?;
+    file.compare("loss", &[loss.loss as f32], tolerance)?;
+    compare_table(file, "grad", network.parameters(), &d_theta, tolerance, |_| true)?;
+    file.compare("grad/hidden", &d_hidden, tolerance)?;
+    compare_table(file, "state_after", network.statistics(), &after, tolerance, |_| true)?;
+    if search {
+        let mut d_alphas = vec![f32::NAN; alphas.len()];
+        Relaxation::Softmax.backward(&weights, &d_weights, columns, &mut d_alphas)?;
+        file.compare("grad/alphas", &d_alphas, tolerance)?;
+    }
+    Ok(golden.finish())
+}
+
+/// The stored decoder is the embedding's own matrix.
+fn compare_decoder(golden: &mut Golden, network: &RecurrentNetwork, theta: &[f32]) -> Result<(), VerifyError> {
+    let encoder = network.parameters().get("encoder.weight").map_or(0..0, |entry| entry.range());
+    golden.compare("state/decoder.weight", &theta[encoder], Tolerance { group: "tied weights", relative: 0.0 })
+}
+
+/// T and B of a tensor of words.
+fn steps_and_batch(golden: &mut Golden, name: &str) -> Result<(usize, usize), VerifyError> {
+    match golden.tensor(name)?.shape[..] {
+        [steps, batch] => Ok((steps, batch)),
+        ref other => Err(golden.invalid(format!("tensor '{name}' is {other:?}, expected two dimensions"))),
+    }
+}
+
+/// One of a step's two sequences.
+struct Words {
+    tokens: Vec<u32>,
+    targets: Vec<u32>,
+}
+
+impl Sequence for Words {
+    fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    fn targets(&self) -> &[u32] {
+        &self.targets
+    }
+}
+
+impl Words {
+    fn read(golden: &mut Golden, step: usize, split: &str) -> Result<Self, VerifyError> {
+        Ok(Self {
+            tokens: golden.labels(&format!("step{step}/input_{split}"))?,
+            targets: golden.labels(&format!("step{step}/target_{split}"))?,
+        })
+    }
+}
+
+/// For which steps a norm was above its limit.
+#[derive(serde::Deserialize)]
+struct Clipped {
+    weight: Vec<bool>,
+    #[serde(default, rename = "virtual")]
+    virtual_step: Vec<bool>,
+    #[serde(default)]
+    direction: Vec<bool>,
+}
+
+/// Checks a `bilevel_rnn_*.safetensors`: several consecutive search steps.
+///
+/// # Errors
+/// A file that does not hold what its metadata says.
+pub fn bilevel(mut golden: Golden) -> Result<FileReport, VerifyError> {
+    let file = &mut golden;
+    let alphas = file.tensor("alphas")?;
+    let activations = Activation::SEARCH.to_vec();
+    let space = (1..=64)
+        .map(|nodes| RecurrentSpace { nodes, activations: activations.clone() })
+        .find(|space| alphas.shape == [space.edges(), space.operations()])
+        .ok_or_else(|| {
+            file.invalid(format!("alphas are {:?}, expected a row for each edge of a cell", alphas.shape))
+        })?;
+    let config = RecurrentConfig { vocabulary: file.meta("ntoken")?, hidden: file.meta("nhid")? };
+    let network = RecurrentNetwork::supernet(&space, &config)?;
+    let theta = load(file, "state", network.parameters())?;
+    let statistics = load(file, "state", network.statistics())?;
+    compare_decoder(file, &network, &theta)?;
+
+    let count: usize = file.meta("search_steps")?;
+    let (mut steps, mut batch) = (1, 1);
+    for name in (0..count).flat_map(|step| ["train", "valid"].map(|split| format!("step{step}/input_{split}"))) {
+        let shape = steps_and_batch(file, &name)?;
+        (steps, batch) = (steps.max(shape.0), shape.1);
+    }
+    let temporal = file.meta("temporal_activation_regularization")?;
+    let config = LanguageConfig { batch, steps, temporal };
+    let mut problem = LanguageProblem::new(network, space.operations(), config, statistics);
+    let (theta, alphas) = (Vector::from_vec(theta, &Device::Cpu)?, Vector::from_vec(alphas.data, &Device::Cpu)?);
+    let settings = search_config(file)?;
+    let limit = settings.clip;
+    let mut search = Search::new(theta, alphas, settings).map_err(|error| file.invalid(error.to_string()))?;
+    let clipped: Clipped = file.meta("clipped")?;
+    let rate: f64 = file.meta("lr")?;
+
+    for step in 0..count {
+        let (train, valid) = (Words::read(file, step, "train")?, Words::read(file, step, "valid")?);
+        file.compare(&format!("step{step}/hidden_train_before"), &problem.state().train, SEARCH)?;
+        file.compare(&format!("step{step}/hidden_valid_before"), &problem.state().valid, SEARCH)?;
+        let report = search
+            .step(&mut problem, &train as &dyn Sequence, &valid as &dyn Sequence, rate)
+            .map_err(|error| file.invalid(format!("step {step} cannot be computed: {error}")))?;
+        compare_step(file, step, &report, &search, &problem)?;
+        let above = |norm: f64| limit.is_some_and(|limit| norm > limit);
+        let mut found = vec![("weight", report.clip < 1.0, clipped.weight.get(step))];
+        if let Some(second) = &report.second_order {
+            found.push(("virtual", above(second.virtual_grad_norm), clipped.virtual_step.get(step)));
+            found.push(("direction", above(second.valid_grad_norm), clipped.direction.get(step)));
+        }
+        for (what, found, expected) in found {
+            if expected != Some(&found) {
+                return Err(file.invalid(format!("step {step}, {what}: clipped is {found}, expected {expected:?}")));
+            }
+        }
+    }
+    Ok(golden.finish())
+}
+
+fn compare_step(
+    golden: &mut Golden,
+    step: usize,
+    report: &StepReport,
+    search: &Search,
+    problem: &LanguageProblem,
+) -> Result<(), VerifyError> {
+    let key = |name: &str| format!("step{step}/{name}");
+    let alpha_gradient = search.alpha_gradient().to_vec()?;
+    if let Some(second) = &report.second_order {
+        golden.compare(&key("grad/alphas"), &alpha_gradient, SECOND_ORDER)?;
+        golden.compare(&key("grad/alphas_direct"), &search.direct_alpha_gradient().to_vec()?, SEARCH)?;
+        golden.compare(&key("virtual_grad_norm"), &[second.virtual_grad_norm as f32], SEARCH)?;
+        golden.compare(&key("valid_grad_norm"), &[second.valid_grad_norm as f32], SEARCH)?;
+    } else {
+        golden.compare(&key("grad/alphas"), &alpha_gradient, SEARCH)?;
+    }
+    golden.compare(&key("valid_nll"), &[report.valid_loss as f32], SEARCH)?;
+    golden.compare(&key("alphas_after"), &search.alphas().to_vec()?, SEARCH)?;
+    let nll = problem.output().map_or(f64::NAN, |output| output.nll);
+    golden.compare(&key("train_nll"), &[nll as f32], SEARCH)?;
+    golden.compare(&key("train_loss"), &[report.train_loss as f32], SEARCH)?;
+    golden.compare(&key("grad_norm"), &[report.grad_norm as f32], SEARCH)?;
+    let state = problem.state();
+    golden.compare(&key("hidden_train_after"), &state.train, SEARCH)?;
+    golden.compare(&key("hidden_valid_after"), &state.valid, SEARCH)?;
+    let network = problem.network();
+    let after = key("state_after");
+    compare_table(golden, &after, network.parameters(), &search.weights().to_vec()?, SEARCH, |_| true)?;
+    compare_table(golden, &after, network.statistics(), &state.statistics, SEARCH, |_| true)
+}
+
+/// The search that the file describes.
+fn search_config(golden: &Golden) -> Result<SearchConfig, VerifyError> {
+    let clip: f64 = golden.meta("grad_clip")?;
+    let strategy = match golden.meta("order")? {
+        1 => Strategy::FirstOrder,
+        2 => Strategy::SecondOrder(SecondOrder { radius: golden.meta("hvp_r")?, ..SecondOrder::clipped(clip) }),
+        other => return Err(golden.invalid(format!("order is {other}, expected 1 or 2"))),
+    };
+    Ok(SearchConfig {
+        strategy,
+        sgd: SgdConfig { momentum: 0.0, weight_decay: golden.meta("weight_decay")? },
+        clip: Some(clip),
+        adam: AdamConfig {
+            learning_rate: golden.meta("arch_lr")?,
+            betas: golden.meta("arch_betas")?,
+            epsilon: golden.meta("arch_eps")?,
+            weight_decay: golden.meta("arch_weight_decay")?,
+        },
+    })
+}
