@@ -1,5 +1,16 @@
 //! A run as a folder: searching for a cell, training what was found, evaluating it, and going on after an interruption as
 //! if there had been none.
+//!
+//! ```no_run
+//! use darts_runs::{Outcome, RunOptions, SearchConfig, SearchRun};
+//!
+//! let options = RunOptions { resume: true, ..RunOptions::default() };
+//! match SearchRun::open_or_create("runs/first", SearchConfig::quick(), options)?.run(&mut ())? {
+//!     Outcome::Finished(summary) => println!("{:?}", summary.genotype),
+//!     Outcome::Stopped(stopped) => println!("step {} is saved: run this again", stopped.step),
+//! }
+//! # Ok::<(), darts_runs::Error>(())
+//! ```
 #![doc = include_str!("../README.md")]
 
 mod checkpoint;

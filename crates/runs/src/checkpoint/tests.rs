@@ -1,3 +1,5 @@
+//! Checkpoints against damage, full disks and mutated bytes.
+
 use super::*;
 
 fn sample(total: u64) -> Checkpoint {
