@@ -109,6 +109,42 @@ pub enum Error {
         batch_size: usize,
     },
 
+    /// A text does not fill the columns that it is to be cut into.
+    #[error("{tokens} tokens do not fill {columns} columns of at least 2: use a smaller batch or more text")]
+    TextTooShort {
+        /// Tokens of the text.
+        tokens: usize,
+        /// Columns wanted: the batch size.
+        columns: usize,
+    },
+
+    /// A text has a word that the vocabulary lacks, and the vocabulary has no token for such words.
+    #[error(
+        "{text}, line {line}: the word {word:?} is not in the vocabulary of {tokenizer}, which has no <unk>: use a \
+         tokenizer that has one, or change the text"
+    )]
+    UnknownWord {
+        /// The file, or which text it is.
+        text: String,
+        /// The line, from 1.
+        line: usize,
+        /// The word, or its first 40 characters.
+        word: String,
+        /// The tokenizer's file, or its kind.
+        tokenizer: String,
+    },
+
+    /// A tokenizer cannot be read, trained or used.
+    #[error("tokenizer {origin}: {problem}; {remedy}")]
+    Tokenizer {
+        /// The tokenizer's file, or its kind.
+        origin: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+
     /// A setting has a value outside its domain.
     #[error("{setting} is {value}, expected {expected}")]
     Setting {

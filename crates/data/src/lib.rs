@@ -23,7 +23,7 @@
 //! # Ok::<(), darts_data::Error>(())
 //! ```
 //!
-//! For language models there is [`text`]: corpora, vocabularies, columns of tokens.
+//! For language models there is [`text`]: corpora, tokenizers, columns of tokens.
 //!
 //! This crate refuses to know about networks and tensors: batches are plain slices, channels last.
 

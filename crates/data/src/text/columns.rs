@@ -87,11 +87,11 @@ impl Columns {
     /// Cuts a text into `columns` columns.
     ///
     /// # Errors
-    /// [`Error::SplitTooSmall`] when it does not fill two rows, or `columns` is 0.
+    /// [`Error::TextTooShort`] when it does not fill two rows, or `columns` is 0.
     pub fn new(text: &[u32], columns: usize) -> Result<Self, Error> {
         let rows = text.len().checked_div(columns).unwrap_or(0);
         if rows < 2 {
-            return Err(Error::SplitTooSmall { examples: text.len(), batch_size: 2 * columns });
+            return Err(Error::TextTooShort { tokens: text.len(), columns });
         }
         let mut tokens = Vec::with_capacity(rows * columns);
         for row in 0..rows {
@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn a_text_that_fills_no_two_rows_is_refused() {
-        assert!(Columns::new(&[1, 2, 3], 2).is_err());
+        let error = Columns::new(&[1, 2, 3], 2).unwrap_err().to_string();
+        assert_eq!(error, "3 tokens do not fill 2 columns of at least 2: use a smaller batch or more text");
         assert!(Columns::new(&[1, 2, 3], 0).is_err());
         assert!(Columns::new(&[1, 2, 3, 4], 2).is_ok());
     }
@@ -177,6 +178,19 @@ mod tests {
         let columns = columns(100, 1);
         let targets: Vec<u32> = columns.evaluation(7).flat_map(|stretch| stretch.targets.to_vec()).collect();
         assert_eq!(targets, (1..100).collect::<Vec<u32>>());
+    }
+
+    #[test]
+    fn stretches_of_one_row_read_every_target_once() {
+        let columns = columns(20, 2);
+        for bptt in [Bptt::Fixed { length: 1 }, Bptt::Search { length: 1 }, Bptt::Fixed { length: 0 }] {
+            let segments: Vec<Segment> = columns.epoch(bptt, 1, 0).collect();
+            assert!(segments.iter().all(|segment| (segment.length, segment.drawn) == (1, 1)), "{bptt:?}");
+            assert_eq!(segments.len(), columns.rows() - 2, "{bptt:?}: a rest of one target is left out");
+        }
+        assert_eq!(columns.evaluation(1).count(), columns.rows() - 1);
+        assert_eq!(columns.evaluation(0).count(), columns.rows() - 1);
+        assert!((0..100).all(|step| Bptt::Training { length: 1 }.draw(Key::new(1, LENGTHS).step(step)) >= 5));
     }
 
     #[test]

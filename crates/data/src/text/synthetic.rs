@@ -3,7 +3,7 @@
 //! else any token, uniformly: one has to remember two steps. It refuses to resemble language.
 
 use super::corpus::Corpus;
-use super::vocabulary::Vocabulary;
+use super::tokenizer::Tokenizer;
 use crate::Error;
 use crate::random::{Key, Purpose};
 
@@ -65,12 +65,15 @@ impl SyntheticText {
         information(self.config.predictability + rest) + (size - 1.0) * information(rest)
     }
 
-    /// Training, validation and test text.
-    pub fn corpus(&self) -> Corpus {
-        let vocabulary = Vocabulary::new((0..self.config.vocabulary).map(|word| format!("w{word}")));
+    /// Training, validation and test text. The vocabulary is `w0`, `w1` and so on, without `<eos>` and `<unk>`.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::of_words`].
+    pub fn corpus(&self) -> Result<Corpus, Error> {
+        let tokenizer = Tokenizer::of_words((0..self.config.vocabulary).map(|word| format!("w{word}")))?;
         let (train, valid) = (self.config.train_tokens, self.config.valid_tokens);
         let (train, valid, test) = (self.tokens(0, train), self.tokens(1, valid), self.tokens(2, valid));
-        Corpus { vocabulary, train, valid, test, unknown_words: 0 }
+        Ok(Corpus { tokenizer, train, valid, test, unknown: 0 })
     }
 
     fn tokens(&self, split: u64, count: usize) -> Vec<u32> {
@@ -97,7 +100,7 @@ mod tests {
             let valid_tokens = 100_000;
             let config = SyntheticTextConfig { vocabulary, predictability, valid_tokens, ..Default::default() };
             let source = SyntheticText::new(&config).unwrap();
-            let tokens = source.corpus().valid;
+            let tokens = source.corpus().unwrap().valid;
             let rest = (1.0 - predictability) / vocabulary as f64;
             let loss: f64 = tokens
                 .windows(3)
@@ -116,7 +119,7 @@ mod tests {
         let config = SyntheticTextConfig { valid_tokens: 200_000, ..Default::default() };
         let source = SyntheticText::new(&config).unwrap();
         let mut counts = vec![[1.0; 16]; 16];
-        let tokens = source.corpus().valid;
+        let tokens = source.corpus().unwrap().valid;
         tokens.windows(2).for_each(|w| counts[w[0] as usize][w[1] as usize] += 1.0);
         let loss = |w: &[u32]| -> f64 {
             let row = &counts[w[0] as usize];
@@ -137,11 +140,12 @@ mod tests {
 
     #[test]
     fn text_is_a_function_of_the_seed_and_differs_between_splits() {
-        let corpus = |seed| SyntheticText::new(&SyntheticTextConfig { seed, ..Default::default() }).unwrap().corpus();
+        let corpus =
+            |seed| SyntheticText::new(&SyntheticTextConfig { seed, ..Default::default() }).unwrap().corpus().unwrap();
         assert_eq!(corpus(1).train, corpus(1).train);
         assert_ne!(corpus(1).train, corpus(2).train);
         assert_ne!(corpus(1).valid, corpus(1).test);
-        assert_eq!((corpus(1).train.len(), corpus(1).vocabulary.len()), (40_000, 16));
+        assert_eq!((corpus(1).train.len(), corpus(1).tokenizer.vocabulary_size()), (40_000, 16));
         assert!(SyntheticText::new(&SyntheticTextConfig { vocabulary: 1, ..Default::default() }).is_err());
     }
 }
