@@ -1,6 +1,7 @@
 //! `cargo xtask reproduce-cifar`: the paper's experiment on CIFAR-10, or the whole pipeline in minutes on generated images.
 
-use std::path::PathBuf;
+use std::env;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
@@ -85,7 +86,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let summary = pipeline.run(&darts)?;
     println!("{}", result(&summary, args.quick));
-    println!("report: {}", pipeline.out.join("report.html").display());
+    println!("report: {}", from_here(&pipeline.out.join("report.html")).display());
     Ok(())
 }
 
@@ -123,6 +124,11 @@ fn option(arguments: &mut Vec<String>, name: &str, value: Option<impl ToString>)
     if let Some(value) = value {
         arguments.extend([name.to_owned(), value.to_string()]);
     }
+}
+
+/// A path as a person would type it: relative, where it is below the folder they are in.
+fn from_here(path: &Path) -> &Path {
+    env::current_dir().ok().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path)
 }
 
 /// The line that a person waited for.

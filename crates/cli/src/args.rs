@@ -9,7 +9,7 @@ use darts_runs::{Device, Order};
 
 /// Differentiable architecture search: search a cell, train the network made of it, test it
 #[derive(Debug, Parser)]
-#[command(name = "darts", version, max_term_width = 110, after_help = AFTER_HELP, arg_required_else_help = false)]
+#[command(name = "darts", version, max_term_width = 110, after_help = AFTER_HELP, arg_required_else_help = false, args_override_self = true)]
 pub(crate) struct CommandLine {
     #[command(subcommand)]
     pub(crate) command: Command,
