@@ -24,7 +24,7 @@ use crate::{
 pub(super) struct Places {
     /// `encoder.weight` [V, H].
     pub(super) encoder: Range<usize>,
-    /// `decoder.bias` [V].
+    /// `decoder.bias` `[V]`.
     pub(super) bias: Range<usize>,
     /// `rnns.0._W0` [2H, 2H].
     pub(super) w0: Range<usize>,

@@ -15,7 +15,7 @@
 //! and it never decides by itself between batch and running statistics: [`statistics`] is training, [`from_running`] is
 //! evaluation.
 //!
-//! Everything is computed in f64 and rounded once. The variance is E[z²] − E[z]², which f64 sums carry well for
+//! Everything is computed in f64 and rounded once. The variance is `E[z²] − E[z]²`, which f64 sums carry well for
 //! activations; it is clamped at 0.
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ pub(super) fn log_softmax(set: InstructionSet, bias: &[f32], logits: &mut [f32])
     });
 }
 
-/// log Σ_v e^l[v] − l[target] of one row, after the bias was added to it. With a scale the row becomes scale·softmax.
+/// `log Σ_v e^l[v] − l[target]` of one row, after the bias was added to it. With a scale the row becomes scale·softmax.
 struct Softmax<'a> {
     bias: &'a [f32],
     row: &'a mut [f32],

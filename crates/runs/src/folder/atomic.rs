@@ -18,7 +18,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Replaces `path` by whatever `fill` writes.
 ///
 /// # Errors
-/// As [`write`]; an error of `fill` is reported for `path` too.
+/// As [`write()`]; an error of `fill` is reported for `path` too.
 pub(crate) fn write_with(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<()> {
     let temporary = temporary(path);
     let attempt = || -> std::io::Result<()> {

@@ -1,6 +1,6 @@
 //! Cells as drawings that a person enjoys reading: inputs left, output right, every operation named on its edge.
 //!
-//! [`drawings`] and [`sheet`] give SVG, [`png`] pixels. Texts of an SVG use the viewer's sans-serif font; a PNG carries its own. What the drawings show is the
+//! [`drawings`] and [`sheet`] give SVG, [`png()`] pixels. Texts of an SVG use the viewer's sans-serif font; a PNG carries its own. What the drawings show is the
 //! genotype alone: preprocessing of inputs, strides and channels are the network's affair and are left out.
 
 mod family;
