@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::suite::darts_binary;
+use super::suite::built;
 use super::{Context, Outcome};
 use crate::workspace::{output, program, root, run, target_dir};
 
@@ -85,14 +85,13 @@ pub(super) fn readme(_: &mut Context) -> Result<Outcome> {
         let ["cargo", "xtask", task, rest @ ..] = words.as_slice() else {
             bail!("README.md shows `{command}`: only `cargo xtask` commands are run as a newcomer would");
         };
-        // This very program; a fresh folder, so that no stage counts as done already.
+        // A fresh folder, so that no stage counts as done already.
         let out = target_dir().join(format!("check/readme-{index}"));
         if out.exists() {
             fs::remove_dir_all(&out).with_context(|| format!("cannot empty {}", out.display()))?;
         }
-        let this = std::env::current_exe().context("cannot tell which program this is")?;
         let start = Instant::now();
-        output(program(this).arg(task).args(rest).arg("--out").arg(&out).env("DARTS_BIN", darts_binary()))
+        output(program(built("xtask")).arg(task).args(rest).arg("--out").arg(&out).env("DARTS_BIN", built("darts")))
             .with_context(|| format!("README.md shows `{command}`"))?;
         let report = out.join("report.html");
         if !report.is_file() {

@@ -40,8 +40,7 @@ pub(super) fn examples(_: &mut Context) -> Result<Outcome> {
 pub(super) fn all(context: &mut Context) -> Result<Outcome> {
     run(cargo().args(["build", "-q", "--release", "--locked", "--workspace", "--bins"]))?;
     let mut command = if answers(cargo().args(["nextest", "--version"])) { nextest() } else { libtest() };
-    let this = std::env::current_exe().context("cannot tell which program this is")?;
-    command.env("DARTS_BIN", darts_binary()).env("XTASK_BIN", this);
+    command.env("DARTS_BIN", built("darts")).env("XTASK_BIN", built("xtask"));
     let log = target_dir().join("check/tests.log");
     let succeeded = run_logged(&mut command, &log)?;
     let text = fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
@@ -57,9 +56,10 @@ pub(super) fn all(context: &mut Context) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The `darts` that the build above left.
-pub(super) fn darts_binary() -> PathBuf {
-    target_dir().join("release").join(format!("darts{}", std::env::consts::EXE_SUFFIX))
+/// A program of this workspace that `cargo build --release` left. Not the running program's own path: cargo may have linked
+/// that anew since it was started.
+pub(super) fn built(name: &str) -> PathBuf {
+    target_dir().join("release").join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
 }
 
 fn nextest() -> Command {
