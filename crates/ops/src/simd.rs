@@ -179,6 +179,10 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn relu(self, value: Self::V) -> Self::V;
     /// `value` in the lanes where `condition > 0`, else 0.
     fn where_positive(self, condition: Self::V, value: Self::V) -> Self::V;
+    /// The larger of both; NaN if either is.
+    fn max_or_nan(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `value` in the lanes where `a = b`, else 0.
+    fn where_equal(self, a: Self::V, b: Self::V, value: Self::V) -> Self::V;
     /// The first `count < LANES` floats at `pointer`, then zeros.
     ///
     /// # Safety
@@ -293,6 +297,18 @@ macro_rules! from_pulp {
             let zero = pulp::Simd::splat_f32s(self, 0.0);
             let positive = pulp::Simd::greater_than_f32s(self, condition, zero);
             pulp::Simd::select_f32s(self, positive, value, zero)
+        }
+        #[inline(always)]
+        fn max_or_nan(self, a: Self::V, b: Self::V) -> Self::V {
+            // What `max` gives for a NaN differs between machines, so both are looked for.
+            let larger = pulp::Simd::max_f32s(self, a, b);
+            let larger = pulp::Simd::select_f32s(self, pulp::Simd::equal_f32s(self, a, a), larger, a);
+            pulp::Simd::select_f32s(self, pulp::Simd::equal_f32s(self, b, b), larger, b)
+        }
+        #[inline(always)]
+        fn where_equal(self, a: Self::V, b: Self::V, value: Self::V) -> Self::V {
+            let equal = pulp::Simd::equal_f32s(self, a, b);
+            pulp::Simd::select_f32s(self, equal, value, pulp::Simd::splat_f32s(self, 0.0))
         }
     };
 }

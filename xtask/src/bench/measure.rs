@@ -1,9 +1,99 @@
-//! Timing of whole steps, and rows of a table that stand beside the machine's ceiling. Knows no kernel and no network.
+//! What a measurement came to, and rows of a table that stand beside the machine's ceiling. Knows no kernel and no network.
 
-use std::time::Instant;
+use std::path::PathBuf;
 
-use darts_ops::roofline::KernelResult;
-use serde_json::{Value, json};
+use anyhow::{Context as _, Result, bail};
+use darts_ops::roofline::{KernelResult, copy_bandwidth, fma_rate};
+use darts_ops::simd::InstructionSet;
+use darts_runs::Hardware;
+use serde_json::Value;
+
+/// Relative difference of the first step's loss and gradient norm up to which two variants do the same work.
+const SAME_WORK: f64 = 0.05;
+
+/// How much to measure.
+pub(super) struct Settings {
+    /// Timed steps of a process.
+    pub(super) steps: usize,
+    /// Times that both sides take turns.
+    pub(super) rounds: usize,
+    /// Threads; a loader's workers.
+    pub(super) threads: usize,
+    /// Images in subfolders, for imagenet-loader.
+    pub(super) images: Option<PathBuf>,
+}
+
+/// What the processes of one side came to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Measured {
+    /// Of each timed step.
+    pub(super) seconds: Vec<f64>,
+    /// The largest resident memory of a process.
+    pub(super) peak_bytes: u64,
+    /// What of it was there before any work: libraries. 0 where the process does not say.
+    pub(super) imported_bytes: u64,
+    /// Loss and gradient norm of the first step, where the case has them.
+    pub(super) first: Option<(f64, f64)>,
+    /// Operations of a step that the definition asks for, where it was said.
+    pub(super) flops: f64,
+    /// Bytes that a step must read and write at least, where it was said.
+    pub(super) bytes: f64,
+}
+
+impl Measured {
+    /// From the last line that a process printed.
+    ///
+    /// # Errors
+    /// It is no object with `seconds` and `peak_bytes`.
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        let line = text.lines().last().unwrap_or_default();
+        let value: Value =
+            serde_json::from_str(line).with_context(|| format!("expected a line of JSON, got `{line}`"))?;
+        let seconds: Vec<f64> = value["seconds"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+        let (Some(peak_bytes), false) = (value["peak_bytes"].as_u64(), seconds.is_empty()) else {
+            bail!("expected `seconds` and `peak_bytes`, got `{line}`");
+        };
+        let number = |key: &str| value[key].as_f64().unwrap_or(0.0);
+        Ok(Self {
+            seconds,
+            peak_bytes,
+            imported_bytes: value["imported_bytes"].as_u64().unwrap_or(0),
+            first: value["loss"].as_f64().zip(value["gradient_norm"].as_f64()),
+            flops: number("flops"),
+            bytes: number("bytes"),
+        })
+    }
+
+    /// Takes another process of the same case in.
+    pub(super) fn add(&mut self, other: Self) {
+        self.seconds.extend(other.seconds);
+        self.peak_bytes = self.peak_bytes.max(other.peak_bytes);
+        self.imported_bytes = self.imported_bytes.max(other.imported_bytes);
+        self.first = self.first.or(other.first);
+        (self.flops, self.bytes) = (other.flops, other.bytes);
+    }
+
+    /// The median of the seconds.
+    pub(super) fn median(&self) -> f64 {
+        self.quantile(0.5)
+    }
+
+    /// The seconds that this share of the steps stays within.
+    pub(super) fn quantile(&self, share: f64) -> f64 {
+        let mut sorted = self.seconds.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted[((sorted.len() - 1) as f64 * share).round() as usize]
+    }
+
+    /// Whether both started from the same numbers and got the same ones, as far as they tell.
+    pub(super) fn same_work(&self, other: &Self) -> bool {
+        let near = |a: f64, b: f64| (a - b).abs() <= SAME_WORK * b.abs();
+        match (self.first, other.first) {
+            (Some(a), Some(b)) => near(a.0, b.0) && near(a.1, b.1),
+            _ => true,
+        }
+    }
+}
 
 /// What the machine can do at most, measured in the same run.
 #[derive(Clone, Copy)]
@@ -14,12 +104,25 @@ pub(super) struct Ceiling {
     pub(super) bytes: f64,
 }
 
+impl Ceiling {
+    /// Measures it with so many threads.
+    pub(super) fn measure(threads: usize) -> Self {
+        Self { flops: fma_rate(threads), bytes: copy_bandwidth(threads) }
+    }
+
+    /// The machine in a line.
+    pub(super) fn describe(&self, hardware: &Hardware, threads: usize) -> String {
+        let set = InstructionSet::selected().name();
+        let (flops, bytes) = (self.flops / 1e9, self.bytes / 1e9);
+        let machine = format!("{}, {} cores, {threads} threads, {set}", hardware.cpu, hardware.cores);
+        format!("{machine}: {flops:.0} GFLOP/s FMA (f32), {bytes:.1} GB/s copy (read + write)")
+    }
+}
+
 /// One line of the table.
 pub(super) struct Row {
     /// What was run.
     pub(super) name: String,
-    /// Runs.
-    pub(super) runs: usize,
     /// Median seconds of a run.
     pub(super) seconds: f64,
     /// Seconds of the fastest run.
@@ -34,12 +137,24 @@ pub(super) struct Row {
 
 impl From<KernelResult> for Row {
     fn from(result: KernelResult) -> Self {
-        let KernelResult { name, calls: runs, seconds, fastest, flops, bytes } = result;
-        Self { name, runs, seconds, fastest, flops, bytes, peak_memory: None }
+        let KernelResult { name, calls: _, seconds, fastest, flops, bytes } = result;
+        Self { name, seconds, fastest, flops, bytes, peak_memory: None }
     }
 }
 
 impl Row {
+    /// The row of a case.
+    pub(super) fn of(name: &str, measured: &Measured) -> Self {
+        Self {
+            name: name.into(),
+            seconds: measured.median(),
+            fastest: measured.quantile(0.0),
+            flops: measured.flops,
+            bytes: measured.bytes,
+            peak_memory: Some(measured.peak_bytes),
+        }
+    }
+
     /// The least time that the ceiling allows.
     pub(super) fn bound(&self, ceiling: &Ceiling) -> f64 {
         (self.flops / ceiling.flops).max(self.bytes / ceiling.bytes)
@@ -60,19 +175,6 @@ impl Row {
             self.seconds / self.bound(ceiling),
         )
     }
-
-    /// The row as an object.
-    pub(super) fn json(&self) -> Value {
-        json!({
-            "name": self.name,
-            "runs": self.runs,
-            "seconds": self.seconds,
-            "fastest_seconds": self.fastest,
-            "flops": self.flops,
-            "bytes": self.bytes,
-            "peak_memory_bytes": self.peak_memory,
-        })
-    }
 }
 
 /// The table's head.
@@ -80,51 +182,13 @@ pub(super) const HEADER: &str = "\
 | what | median | fastest | GFLOP/s | GB/s | median over bound | peak memory |
 |---|---|---|---|---|---|---|";
 
-/// How long some work takes.
-#[derive(Clone, Copy)]
-pub(super) struct Times {
-    /// Median seconds.
-    pub(super) median: f64,
-    /// Seconds of the fastest run.
-    pub(super) fastest: f64,
-    /// Runs.
-    pub(super) runs: usize,
-}
-
-/// Times `runs` runs of `work`, after one that does not count.
-pub(super) fn time(runs: usize, mut work: impl FnMut()) -> Times {
-    work();
-    let timed = |_| {
-        let start = Instant::now();
-        work();
-        start.elapsed().as_secs_f64()
-    };
-    let mut times: Vec<f64> = (0..runs.max(1)).map(timed).collect();
-    times.sort_by(f64::total_cmp);
-    Times { median: times[times.len() / 2], fastest: times[0], runs: times.len() }
-}
-
-/// Numbers from −1 to 1 that are the same in every run: a golden-ratio sequence, shifted by `seed`.
-pub(super) fn numbers(len: usize, seed: usize) -> Vec<f32> {
-    let number = |i: usize| (((i + 1) as f64 * 0.618_033_988_749_895 + seed as f64 * 0.37).fract() * 2.0 - 1.0) as f32;
-    (0..len).map(number).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Ceiling, Row, time};
+    use super::{Ceiling, Measured, Row};
 
     #[test]
     fn the_bound_is_the_larger_of_both_ceilings() {
-        let row = |flops, bytes| Row {
-            name: "x".into(),
-            runs: 3,
-            seconds: 2.0,
-            fastest: 1.0,
-            flops,
-            bytes,
-            peak_memory: None,
-        };
+        let row = |flops, bytes| Row { name: "x".into(), seconds: 2.0, fastest: 1.0, flops, bytes, peak_memory: None };
         let ceiling = Ceiling { flops: 10.0, bytes: 5.0 };
         assert_eq!(row(10.0, 0.0).bound(&ceiling), 1.0);
         assert_eq!(row(10.0, 20.0).bound(&ceiling), 4.0);
@@ -132,10 +196,18 @@ mod tests {
     }
 
     #[test]
-    fn the_first_run_does_not_count() {
-        let mut runs = 0;
-        let times = time(4, || runs += 1);
-        assert_eq!((runs, times.runs), (5, 4));
-        assert!(times.fastest <= times.median);
+    fn a_variant_with_another_gradient_does_other_work() {
+        let measured = |norm| Measured { first: Some((2.0, norm)), ..Measured::default() };
+        assert!(measured(1.001).same_work(&measured(1.0)));
+        assert!(!measured(1.2).same_work(&measured(1.0)));
+        assert!(!measured(f64::NAN).same_work(&measured(1.0)));
+    }
+
+    #[test]
+    fn a_line_without_seconds_is_refused() {
+        assert!(Measured::parse("{\"seconds\": [], \"peak_bytes\": 1}").is_err());
+        let line = "chatter\n{\"seconds\": [0.5], \"peak_bytes\": 7, \"loss\": 1.0, \"gradient_norm\": 2.0}";
+        let expected = Measured { seconds: vec![0.5], peak_bytes: 7, first: Some((1.0, 2.0)), ..Measured::default() };
+        assert_eq!(Measured::parse(line).unwrap(), expected);
     }
 }

@@ -1,99 +1,140 @@
-//! `cargo xtask bench`: the machine's ceiling first, then kernels and whole steps beside it.
+//! `cargo xtask bench`: kernels and whole steps beside the machine's ceiling, or beside the same work in PyTorch.
 //!
-//! Without names everything is run, and docs/benchmarks.md and docs/benchmarks.json are written anew. Numbers are those of
-//! the shipped functions, on all cores, in one process. Nothing here is tuned for a benchmark.
+//! Every case is a process of its own, so that its peak memory is that case's. Each of the two tables is a section of
+//! docs/benchmarks.md, written anew when all of its cases were measured. Numbers are those of the shipped functions, in
+//! f32. Nothing here is tuned for a benchmark.
 
+mod against;
+mod cases;
+mod conv;
+mod environment;
+mod loaders;
 mod measure;
-mod steps;
+mod page;
 
-use std::fs;
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use clap::ValueEnum;
 use clap::builder::PossibleValuesParser;
-use darts_ops::roofline::{copy_bandwidth, fma_rate, kernel_benches};
-use darts_ops::simd::InstructionSet;
+use darts_ops::roofline::kernel_benches;
 use darts_runs::Hardware;
-use serde_json::json;
 
+use self::cases::CASES;
 use self::measure::{Ceiling, HEADER, Row};
-use crate::workspace::root;
+use self::page::Section;
+
+/// The kernels of a search, each by itself.
+const KERNELS: &str = "kernels";
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// What to measure [default: everything, and write docs/benchmarks.md]
-    #[arg(value_name = "NAME", value_parser = PossibleValuesParser::new(BENCHES.map(|bench| bench.name)))]
+    #[arg(value_name = "NAME", value_parser = PossibleValuesParser::new(CASES.map(|c| c.name).into_iter().chain([KERNELS])))]
     names: Vec<String>,
-    /// Runs of each whole step
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    runs: u16,
+    /// Measure in turns with the same work in Python; makes a virtual environment at the first time
+    #[arg(long, value_name = "PEER")]
+    against: Option<Peer>,
+    /// Timed steps of a process
+    #[arg(long, alias = "runs", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    steps: u16,
+    /// With --against: times that both sides take turns
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    rounds: u16,
+    /// Threads of both sides [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// imagenet-loader: a folder with a subfolder of images for each class
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
+    /// Do one case's work in this process and print a line of JSON
+    #[arg(long, hide = true, requires = "names")]
+    here: bool,
 }
 
-struct Bench {
-    name: &'static str,
-    run: fn(runs: usize) -> Result<Vec<Row>>,
+/// Whom to measure against.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Peer {
+    /// All cases
+    Pytorch,
+    /// The loaders alone
+    Torchvision,
 }
 
-/// Whole steps come first: their peak memory is the process's.
-const BENCHES: [Bench; 3] = [
-    Bench { name: "search", run: steps::search },
-    Bench { name: "evaluation", run: steps::evaluation },
-    Bench { name: "kernels", run: |_| Ok(kernel_benches().into_iter().map(Row::from).collect()) },
-];
+impl Args {
+    fn wants(&self, name: &str) -> bool {
+        self.names.is_empty() || self.names.iter().any(|wanted| wanted == name)
+    }
 
-/// Measures, prints, and writes the two files where everything was asked for.
-///
-/// # Errors
-/// A step fails, or a file cannot be written.
-pub(crate) fn run(args: &Args) -> Result<()> {
-    let hardware = Hardware::detect();
-    let ceiling = Ceiling { flops: fma_rate(hardware.cores), bytes: copy_bandwidth(hardware.cores) };
-    let machine = format!(
-        "{}, {} cores, {}: {:.0} GFLOP/s FMA (f32), {:.1} GB/s copy (read + write)",
-        hardware.cpu,
-        hardware.cores,
-        InstructionSet::selected().name(),
-        ceiling.flops / 1e9,
-        ceiling.bytes / 1e9
-    );
-    println!("{machine}\n\n{HEADER}");
-    let mut rows = Vec::new();
-    for bench in BENCHES.iter().filter(|bench| args.names.is_empty() || args.names.iter().any(|n| n == bench.name)) {
-        for row in (bench.run)(usize::from(args.runs))? {
-            println!("{}", row.markdown(&ceiling));
-            rows.push(row);
+    fn settings(&self) -> measure::Settings {
+        measure::Settings {
+            steps: usize::from(self.steps),
+            rounds: usize::from(self.rounds),
+            threads: self.threads.map_or_else(|| Hardware::detect().cores, usize::from),
+            images: self.images.clone(),
         }
     }
+}
+
+/// Measures, prints, and writes the section where everything was asked for.
+///
+/// # Errors
+/// A case fails, there is no Python to measure against, or a file cannot be written.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let settings = args.settings();
+    if args.here {
+        return cases::run_here(args.names.first().map_or("", String::as_str), &settings);
+    }
+    match args.against {
+        Some(peer) => {
+            let wanted = |name: &str| args.wants(name) && (peer == Peer::Pytorch || name.ends_with("-loader"));
+            against(&settings, &wanted, args.names.is_empty() && peer == Peer::Pytorch)
+        }
+        None => beside_ceiling(args, &settings),
+    }
+}
+
+fn machine(threads: usize) -> (Ceiling, String) {
+    let ceiling = Ceiling::measure(threads);
+    let text = ceiling.describe(&Hardware::detect(), threads);
+    println!("{text}\n");
+    (ceiling, text)
+}
+
+fn beside_ceiling(args: &Args, settings: &measure::Settings) -> Result<()> {
+    let (ceiling, machine) = machine(settings.threads);
+    println!("{HEADER}");
+    let mut lines = Vec::new();
+    let mut add = |row: &Row| {
+        let line = row.markdown(&ceiling);
+        println!("{line}");
+        lines.push(line);
+    };
+    for case in CASES.iter().filter(|case| args.wants(case.name) && case.is_a_step()) {
+        add(&Row::of(case.name, &cases::measure(case.name, settings)?));
+    }
+    if args.wants(KERNELS) {
+        kernel_benches().into_iter().for_each(|result| add(&Row::from(result)));
+    }
     if args.names.is_empty() {
-        write(&machine, &hardware, &ceiling, &rows)?;
+        page::write(Section::Ceiling, &format!("{machine}\n\n{HEADER}\n{}\n", lines.join("\n")))?;
     }
     Ok(())
 }
 
-fn write(machine: &str, hardware: &Hardware, ceiling: &Ceiling, rows: &[Row]) -> Result<()> {
-    let lines: Vec<String> = rows.iter().map(|row| row.markdown(ceiling)).collect();
-    let page = format!("{INTRODUCTION}\n{machine}\n\n{HEADER}\n{}\n", lines.join("\n"));
-    let data = json!({
-        "hardware": hardware,
-        "fma_flops": ceiling.flops,
-        "copy_bytes": ceiling.bytes,
-        "rows": rows.iter().map(Row::json).collect::<Vec<_>>(),
-    });
-    let data = serde_json::to_string_pretty(&data).context("cannot format the results")? + "\n";
-    for (file, text) in [("docs/benchmarks.md", page), ("docs/benchmarks.json", data)] {
-        let path = root().join(file);
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+fn against(settings: &measure::Settings, wanted: &dyn Fn(&str) -> bool, all: bool) -> Result<()> {
+    let python = environment::python()?;
+    let (_, machine) = machine(settings.threads);
+    let comparisons = against::run(settings, &python, wanted)?;
+    against::merge(&page::json(), &comparisons)?;
+    if all {
+        let lines: Vec<String> = comparisons.iter().map(against::Comparison::markdown).collect();
+        let left_out: Vec<String> = comparisons.iter().flat_map(against::Comparison::left_out).collect();
+        let versions = environment::versions(&python)?;
+        let notes = left_out.iter().map(|line| format!("- left out: {line}\n")).collect::<String>();
+        let text = format!("{machine}; {versions}\n\n{}\n{}\n\n{notes}", against::HEADER, lines.join("\n"));
+        page::write(Section::Peer, &text)?;
     }
-    println!("\nwritten: docs/benchmarks.md, docs/benchmarks.json");
     Ok(())
 }
-
-const INTRODUCTION: &str = "\
-# Benchmarks
-
-Written by `cargo xtask bench`: the functions that runs call, on all cores, in f32. The bound is the least time that the
-machine's measured FMA rate and copy bandwidth allow: for the operations of the definition, and for reading every input and
-writing every output once. Whole steps are those of the paper's networks: the search's at C 16, 8 layers, batch 64, whose
-weight step is 115 GFLOP and, by estimate, at least 9 GB; the evaluation network's (DARTS_V2) at C 36, 20 layers, batch 96.
-A second-order α step is four such passes.
-";

@@ -60,7 +60,7 @@ impl Kernel for ForwardImage<'_> {
         patterns.fill(0.0);
         let (plain, squares) = patterns.split_at_mut(period);
         for (oy, z) in z.chunks_exact_mut(out.w * c).enumerate() {
-            window_row(shape, images, oy, x, rows, z);
+            window_row(lanes, shape, images, oy, x, rows, z);
             if sums.is_some() {
                 add_run(lanes, z, plain);
                 dot_products(lanes, period, z, &[&*z], squares);
@@ -77,7 +77,15 @@ impl Kernel for ForwardImage<'_> {
 
 /// Output row `oy` into `z`; `rows` holds a row of the image meanwhile.
 #[inline(always)]
-fn window_row(shape: PoolShape, images: Images, oy: usize, x: &[f32], rows: &mut [f32], z: &mut [f32]) {
+fn window_row<L: Lanes>(
+    lanes: L,
+    shape: PoolShape,
+    images: Images,
+    oy: usize,
+    x: &[f32],
+    rows: &mut [f32],
+    z: &mut [f32],
+) {
     let (c, width) = (images.c, images.w * images.c);
     let count = z.len() / c;
     let window = shape.window(oy, images.h);
@@ -86,12 +94,12 @@ fn window_row(shape: PoolShape, images: Images, oy: usize, x: &[f32], rows: &mut
         PoolKind::Max => {
             rows.fill(f32::NEG_INFINITY);
             for x in image_rows {
-                largest(rows, x);
+                largest(lanes, rows, x);
             }
             z.fill(if shape.relu { 0.0 } else { f32::NEG_INFINITY });
             for tap in 0..shape.kernel {
                 for (to, from, run) in shape.runs(tap, images.w, count) {
-                    largest(&mut z[to * c..][..run * c], &rows[from * c..][..run * c]);
+                    largest(lanes, &mut z[to * c..][..run * c], &rows[from * c..][..run * c]);
                 }
             }
         }
@@ -119,10 +127,35 @@ fn window_row(shape: PoolShape, images: Images, oy: usize, x: &[f32], rows: &mut
 
 /// to\[i\] ← the larger of to\[i\] and x\[i\]; NaN if either is.
 #[inline(always)]
-fn largest(to: &mut [f32], x: &[f32]) {
-    for (to, &x) in to.iter_mut().zip(x) {
-        let keep = (x <= *to) | to.is_nan();
-        *to = if keep { *to } else { x };
+fn largest<L: Lanes>(lanes: L, to: &mut [f32], x: &[f32]) {
+    let len = to.len().min(x.len());
+    for i in (0..len).step_by(L::LANES) {
+        // SAFETY: i < len, and both slices have at least len floats.
+        unsafe {
+            let (to, x) = (to.as_mut_ptr().add(i), x.as_ptr().add(i));
+            let larger = lanes.max_or_nan(lanes.load_up_to(to, len - i), lanes.load_up_to(x, len - i));
+            lanes.store_up_to(to, larger, len - i);
+        }
+    }
+}
+
+/// Where x\[i\] is the maximum z\[i\], moves dz\[i\] to dx\[i\] (added).
+#[inline(always)]
+fn give<L: Lanes>(lanes: L, (x, z): (&[f32], &[f32]), dz: &mut [f32], dx: &mut [f32]) {
+    let len = x.len().min(z.len()).min(dz.len()).min(dx.len());
+    for i in (0..len).step_by(L::LANES) {
+        let here = len - i;
+        // SAFETY: i < len, and all slices have at least len floats.
+        unsafe {
+            let x = lanes.load_up_to(x.as_ptr().add(i), here);
+            let z = lanes.load_up_to(z.as_ptr().add(i), here);
+            let (dz, dx) = (dz.as_mut_ptr().add(i), dx.as_mut_ptr().add(i));
+            let gradient = lanes.load_up_to(dz, here);
+            let given = lanes.where_equal(x, z, gradient);
+            lanes.store_up_to(dx, lanes.add(lanes.load_up_to(dx, here), given), here);
+            // What was given leaves 0; an infinite gradient leaves NaN, which is as good as lost.
+            lanes.store_up_to(dz, lanes.mul_add(given, lanes.splat(-1.0), gradient), here);
+        }
     }
 }
 
@@ -225,8 +258,8 @@ impl Kernel for BackwardImage<'_> {
             let dz = &mut dz[..out.w * c];
             match shape.kind {
                 PoolKind::Max => {
-                    window_row(shape, images, oy, x, rows, z);
-                    max_row(shape, images, oy, (x, z), dz, dx);
+                    window_row(lanes, shape, images, oy, x, rows, z);
+                    max_row(lanes, shape, images, oy, (x, z), dz, dx);
                 }
                 PoolKind::Average => average_row(shape, images, oy, x, rows, dz, dx),
             }
@@ -236,7 +269,15 @@ impl Kernel for BackwardImage<'_> {
 
 /// Gives each dz of output row `oy` to the first cell that equals the maximum; `dz` holds what is not given yet.
 #[inline(always)]
-fn max_row(shape: PoolShape, images: Images, oy: usize, (x, z): (&[f32], &[f32]), dz: &mut [f32], dx: &mut [f32]) {
+fn max_row<L: Lanes>(
+    lanes: L,
+    shape: PoolShape,
+    images: Images,
+    oy: usize,
+    (x, z): (&[f32], &[f32]),
+    dz: &mut [f32],
+    dx: &mut [f32],
+) {
     let (c, width) = (images.c, images.w * images.c);
     let count = z.len() / c;
     if shape.relu {
@@ -251,12 +292,7 @@ fn max_row(shape: PoolShape, images: Images, oy: usize, (x, z): (&[f32], &[f32])
             for (to, from, run) in shape.runs(tap, images.w, count) {
                 let (x, dx) = (&x[from * c..][..run * c], &mut dx[from * c..][..run * c]);
                 let (z, dz) = (&z[to * c..][..run * c], &mut dz[to * c..][..run * c]);
-                for (((dx, &x), &z), dz) in dx.iter_mut().zip(x).zip(z).zip(dz) {
-                    // All bits where this cell is the maximum: selects without a branch.
-                    let here = 0u32.wrapping_sub(u32::from(x == z));
-                    *dx += f32::from_bits(dz.to_bits() & here);
-                    *dz = f32::from_bits(dz.to_bits() & !here);
-                }
+                give(lanes, (x, z), dz, dx);
             }
         }
     }
