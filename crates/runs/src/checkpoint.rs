@@ -71,6 +71,9 @@ pub(crate) struct Position {
     pub(crate) total: u64,
     /// Wall seconds spent in the epoch under way.
     pub(crate) epoch_seconds: f64,
+    /// What of it the steps waited for their data.
+    #[serde(default)]
+    pub(crate) waited_seconds: f64,
     /// Wall seconds spent since the run began, interruptions not counted.
     pub(crate) seconds: f64,
     /// Largest resident memory of any process that worked on the run, bytes.

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use darts_cells::genotype::Genotype;
 use serde_json::Value;
@@ -43,6 +43,8 @@ pub(crate) struct StepOutcome {
     pub(crate) learning_rate: f64,
     /// Norm of the weights' gradient before clipping.
     pub(crate) grad_norm: f64,
+    /// How long the step waited for its data.
+    pub(crate) waited: Duration,
 }
 
 /// What the end of an epoch found.
@@ -273,6 +275,7 @@ impl<L: Learner> Engine<'_, L> {
         position.correct += outcome.correct.unwrap_or(0);
         position.examples += outcome.examples;
         position.learning_rate = outcome.learning_rate;
+        position.waited_seconds += outcome.waited.as_secs_f64();
         let metrics = StepMetrics {
             epoch: position.epoch,
             step: position.total,
@@ -319,6 +322,7 @@ impl<L: Learner> Engine<'_, L> {
             lr,
             genotype: (self.kind == RunKind::Search).then(|| genotype.clone()),
             seconds: position.epoch_seconds,
+            waited_seconds: position.waited_seconds,
             images_per_second: Some(images_per_second).filter(|rate| rate.is_finite()),
         };
         let mut scalars = vec![("epoch/train_loss", metrics.train_loss)];

@@ -77,6 +77,9 @@ pub struct EpochMetrics {
     pub genotype: Option<Genotype>,
     /// What the epoch took, its validation included.
     pub seconds: f64,
+    /// What of it the steps waited for their data.
+    #[serde(default)]
+    pub waited_seconds: f64,
     /// Training examples a second, over the steps alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images_per_second: Option<f64>,

@@ -1,6 +1,7 @@
 //! Searching: Algorithm 1 of the paper over the epochs of a run, for any task.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use darts_bilevel::optimizer::{AdamConfig, SgdConfig};
 use darts_bilevel::{self as bilevel, Pass, SecondOrder, StepError, Strategy};
@@ -123,7 +124,9 @@ impl<T: SearchTask> Learner for Searcher<T> {
     }
 
     fn step(&mut self) -> Result<StepOutcome> {
+        let begin = Instant::now();
         let (train, valid) = self.task.next()?;
+        let waited = begin.elapsed();
         let learning_rate = self.task.learning_rate(self.epoch, &train);
         let report = self.search.step(&mut self.task, &train, &valid, learning_rate).map_err(step_error)?;
         let seen = self.task.seen();
@@ -134,6 +137,7 @@ impl<T: SearchTask> Learner for Searcher<T> {
             examples: seen.examples,
             learning_rate,
             grad_norm: report.grad_norm,
+            waited,
         })
     }
 

@@ -1,6 +1,7 @@
 //! Training a discrete network from scratch, for any task: SGD with momentum, clipped gradients, a schedule by epochs.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use darts_bilevel::Stateful;
 use darts_bilevel::clip;
@@ -112,7 +113,9 @@ impl<T: TrainTask> Learner for Trainer<T> {
     }
 
     fn step(&mut self) -> Result<StepOutcome> {
+        let begin = Instant::now();
         let batch = self.task.next()?;
+        let waited = begin.elapsed();
         let learning_rate = self.task.learning_rate(self.at.0, &batch);
         let Weights { w, sgd, steps } = &mut self.weights;
         let train_loss = self.task.evaluate(w, &batch, self.at, &mut self.gradient)?;
@@ -131,6 +134,7 @@ impl<T: TrainTask> Learner for Trainer<T> {
             examples: seen.examples,
             learning_rate,
             grad_norm,
+            waited,
         })
     }
 

@@ -9,6 +9,7 @@ fn sample(total: u64) -> Checkpoint {
             step: 17,
             total,
             epoch_seconds: 0.25,
+            waited_seconds: 0.125,
             seconds: 1.5,
             peak_memory_bytes: 1 << 31,
             loss_sum: 2.0f64.sqrt(),

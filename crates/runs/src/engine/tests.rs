@@ -77,6 +77,7 @@ impl Learner for Toy {
             examples: 4,
             learning_rate: 0.025,
             grad_norm: 1.0,
+            waited: Duration::ZERO,
         })
     }
     fn end_epoch(&mut self, epoch: usize, watch: &mut Watch<'_>) -> Result<Option<EpochOutcome>> {

@@ -137,6 +137,7 @@ fn epochs_table(record: &Record) -> String {
         ("images_per_second", "images/s", 1.0, 0),
         ("tokens_per_second", "tokens/s", 1.0, 0),
         ("seconds", "seconds", 1.0, 1),
+        ("waited_seconds", "of them waiting for data", 1.0, 2),
     ]
     .into_iter()
     .filter(|(key, ..)| record.epochs.iter().any(|epoch| epoch[*key].is_number()))
