@@ -111,6 +111,12 @@ pub enum Write {
 }
 
 impl Upstream<'_> {
+    /// Floats of the arrays as large as z that it is formed from.
+    pub(crate) fn floats(&self) -> usize {
+        let terms: usize = self.terms.iter().map(|term| term.grad.len()).sum();
+        terms + self.bn.map_or(0, |bn| bn.z.len())
+    }
+
     /// Panics unless every slice fits a z of shape `images`; `operation` names the kernel in the message.
     pub(crate) fn check(&self, operation: &str, images: Images) {
         for term in self.terms {

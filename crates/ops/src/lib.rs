@@ -53,6 +53,7 @@ pub mod matmul;
 mod matrix;
 pub mod mix;
 pub mod pool;
+pub mod profile;
 pub mod recurrent_node;
 pub mod regularizer;
 pub mod roofline;

@@ -5,6 +5,7 @@
 //! threads.
 
 use crate::images::Write;
+use crate::profile::{self, Work};
 
 /// A matrix that is read: element (r, c) at `r · row_stride + c · column_stride`.
 #[derive(Copy, Clone, Debug)]
@@ -103,6 +104,7 @@ pub fn multiply(a: Matrix, b: Matrix, out: MatrixMut, write: Write) {
         }
         return;
     }
+    let _span = profile::span("matmul", || Work { flops: 2 * m * k * n, floats: m * k + k * n + m * n });
     let stride = |stride: usize| stride as isize;
     // SAFETY: every matrix lies in its slice (`Place::new`; a transposition keeps the set of elements), `out` is borrowed
     // exclusively, so it overlaps neither factor, and a former content that is not read need not be initialized.

@@ -2,14 +2,15 @@
 //! this program again.
 
 use std::env;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use darts_runs::peak_memory_bytes;
 use serde_json::json;
 
-use super::measure::{Measured, Settings};
-use super::{conv, loaders};
+use super::measure::{Ceiling, Measured, Settings};
+use super::{conv, loaders, profile};
 use crate::workspace::{output, program, typed};
 
 /// Steps that are not timed: memory is fresh, caches are cold.
@@ -38,9 +39,17 @@ const LAYOUTS: &[&str] = &["default", "channels-last", "compile"];
 
 /// All cases, in the order of the tables.
 pub(super) const CASES: [Case; 5] = [
-    Case { name: "conv-search-weight-step", variants: LAYOUTS, start: |_| conv::search(conv::Half::Weights) },
-    Case { name: "conv-search-alpha-first", variants: LAYOUTS, start: |_| conv::search(conv::Half::AlphaFirst) },
-    Case { name: "conv-search-alpha-second", variants: LAYOUTS, start: |_| conv::search(conv::Half::AlphaSecond) },
+    Case { name: "conv-search-weight-step", variants: LAYOUTS, start: |s| conv::search(conv::Half::Weights, s.sizes) },
+    Case {
+        name: "conv-search-alpha-first",
+        variants: LAYOUTS,
+        start: |s| conv::search(conv::Half::AlphaFirst, s.sizes),
+    },
+    Case {
+        name: "conv-search-alpha-second",
+        variants: LAYOUTS,
+        start: |s| conv::search(conv::Half::AlphaSecond, s.sizes),
+    },
     Case { name: "conv-evaluation-step", variants: LAYOUTS, start: |_| conv::evaluation() },
     Case { name: "cifar-loader", variants: &["default", "tensors"], start: loaders::cifar },
 ];
@@ -52,25 +61,68 @@ impl Case {
     }
 }
 
+/// A case's work, warm.
+struct Warm(Work);
+
+impl Warm {
+    fn new(name: &str, settings: &Settings) -> Result<Self> {
+        let Some(case) = CASES.iter().find(|case| case.name == name) else { bail!("there is no case `{name}`") };
+        let mut warm = Self((case.start)(settings)?);
+        warm.seconds(WARM_UP)?;
+        Ok(warm)
+    }
+
+    /// Of each of so many steps.
+    fn seconds(&mut self, steps: usize) -> Result<Vec<f64>> {
+        let timed = |_| {
+            let begin = Instant::now();
+            (self.0.step)()?;
+            Ok(begin.elapsed().as_secs_f64())
+        };
+        (0..steps).map(timed).collect()
+    }
+}
+
 /// Does a case's work in this process and prints what it came to as a line of JSON.
 ///
 /// # Errors
 /// The name is unknown, or the work fails.
 pub(super) fn run_here(name: &str, settings: &Settings) -> Result<()> {
-    let Some(case) = CASES.iter().find(|case| case.name == name) else { bail!("there is no case `{name}`") };
-    let mut work = (case.start)(settings)?;
-    let mut timed = || -> Result<f64> {
-        let begin = Instant::now();
-        (work.step)()?;
-        Ok(begin.elapsed().as_secs_f64())
-    };
-    for _ in 0..WARM_UP {
-        timed()?;
-    }
-    let seconds = (0..settings.steps).map(|_| timed()).collect::<Result<Vec<f64>>>()?;
-    let (flops, bytes) = (work.flops, work.bytes);
+    let mut work = Warm::new(name, settings)?;
+    let seconds = work.seconds(settings.steps)?;
+    let (flops, bytes) = (work.0.flops, work.0.bytes);
     println!("{}", json!({ "seconds": seconds, "peak_bytes": peak_memory_bytes(), "flops": flops, "bytes": bytes }));
     Ok(())
+}
+
+/// Does a case's work in this process and prints where its time went.
+///
+/// # Errors
+/// The name is unknown, or the work fails.
+pub(super) fn profile_here(name: &str, settings: &Settings) -> Result<()> {
+    let ceiling = Ceiling::measure(settings.threads);
+    let mut work = Warm::new(name, settings)?;
+    darts_ops::profile::start();
+    let seconds: f64 = work.seconds(settings.steps)?.iter().sum();
+    let entries = darts_ops::profile::stop();
+    println!("{}", profile::table(name, &entries, seconds, settings.steps, &ceiling));
+    Ok(())
+}
+
+/// The command that does a case's work in a new process.
+///
+/// # Errors
+/// This program cannot be found.
+pub(super) fn here(name: &str, settings: &Settings) -> Result<Command> {
+    let mut command = program(env::current_exe().context("cannot find this program")?);
+    command.args(["bench", name, "--here", "--steps", &settings.steps.to_string()]);
+    command.args(["--threads", &settings.threads.to_string()]);
+    command.args(settings.sizes.options());
+    if let Some(images) = &settings.images {
+        command.arg("--images").arg(images);
+    }
+    command.env("RAYON_NUM_THREADS", settings.threads.to_string());
+    Ok(command)
 }
 
 /// Measures a case in a new process.
@@ -78,12 +130,6 @@ pub(super) fn run_here(name: &str, settings: &Settings) -> Result<()> {
 /// # Errors
 /// It fails, or prints something else.
 pub(super) fn measure(name: &str, settings: &Settings) -> Result<Measured> {
-    let mut command = program(env::current_exe().context("cannot find this program")?);
-    command.args(["bench", name, "--here", "--steps", &settings.steps.to_string()]);
-    command.args(["--threads", &settings.threads.to_string()]);
-    if let Some(images) = &settings.images {
-        command.arg("--images").arg(images);
-    }
-    command.env("RAYON_NUM_THREADS", settings.threads.to_string());
+    let mut command = here(name, settings)?;
     Measured::parse(&output(&mut command)?).with_context(|| typed(&command))
 }

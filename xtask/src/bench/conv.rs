@@ -12,6 +12,7 @@ use darts_ops::vector::Vector;
 use darts_runs::supernet::{LabelledImages, SupernetProblem};
 
 use super::cases::Work;
+use super::measure::Sizes;
 
 const LEARNING_RATE: f64 = 0.025;
 
@@ -75,14 +76,17 @@ impl Half {
 ///
 /// # Errors
 /// The network cannot be built.
-pub(super) fn search(half: Half) -> Result<Work> {
-    const BATCH: usize = 64;
-    let (space, device) = (ConvSpace::darts(), Device::Cpu);
-    let (train, valid) = (Images::new(BATCH, 1), Images::new(BATCH, 2));
-    let network = ConvNetwork::supernet(&space, &NetworkConfig::cifar_search(10))?;
-    let flops = half.passes() * training_flops(&network, BATCH);
+pub(super) fn search(half: Half, sizes: Sizes) -> Result<Work> {
+    let paper = (ConvSpace::darts(), NetworkConfig::cifar_search(10));
+    let (space, device) = (ConvSpace { nodes: sizes.nodes.unwrap_or(paper.0.nodes), ..paper.0 }, Device::Cpu);
+    let init_channels = sizes.channels.unwrap_or(paper.1.init_channels);
+    let config = NetworkConfig { init_channels, layers: sizes.layers.unwrap_or(paper.1.layers), ..paper.1 };
+    let batch = sizes.batch.unwrap_or(64);
+    let (train, valid) = (Images::new(batch, 1), Images::new(batch, 2));
+    let network = ConvNetwork::supernet(&space, &config)?;
+    let flops = half.passes() * training_flops(&network, batch);
     let (theta, statistics) = network.initialize(0);
-    let mut problem = SupernetProblem::new(network, space.operations(), BATCH, statistics);
+    let mut problem = SupernetProblem::new(network, space.operations(), batch, statistics);
     let (theta, alphas) = (Vector::from_vec(theta, &device)?, Vector::from_vec(space.initial_alphas(0), &device)?);
     let mut search = Search::new(theta, alphas, SearchConfig { strategy: half.strategy(), ..SearchConfig::cifar10() })?;
     let step = move || {
@@ -92,7 +96,8 @@ pub(super) fn search(half: Half) -> Result<Work> {
         }
         Ok(())
     };
-    Ok(Work { step: Box::new(step), flops, bytes: half.passes() * SEARCH_STEP_BYTES })
+    let bytes = if sizes == Sizes::default() { half.passes() * SEARCH_STEP_BYTES } else { 0.0 };
+    Ok(Work { step: Box::new(step), flops, bytes })
 }
 
 /// The evaluation network's training step, with auxiliary head and path dropout.

@@ -21,6 +21,34 @@ pub(super) struct Settings {
     pub(super) threads: usize,
     /// Images in subfolders, for imagenet-loader.
     pub(super) images: Option<PathBuf>,
+    /// Sizes that are not the paper's.
+    pub(super) sizes: Sizes,
+}
+
+/// Sizes of the convolutional search, where they are not the paper's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
+pub(super) struct Sizes {
+    /// Convolutional search: images of a batch
+    #[arg(long, value_name = "N", help_heading = "Sizes")]
+    pub(super) batch: Option<usize>,
+    /// Convolutional search: channels of the first cell
+    #[arg(long, value_name = "C", help_heading = "Sizes")]
+    pub(super) channels: Option<usize>,
+    /// Convolutional search: cells
+    #[arg(long, value_name = "N", help_heading = "Sizes")]
+    pub(super) layers: Option<usize>,
+    /// Convolutional search: intermediate nodes of a cell
+    #[arg(long, value_name = "N", help_heading = "Sizes")]
+    pub(super) nodes: Option<usize>,
+}
+
+impl Sizes {
+    /// What a command line says to get them.
+    pub(super) fn options(self) -> impl Iterator<Item = String> {
+        let Self { batch, channels, layers, nodes } = self;
+        let named = [("batch", batch), ("channels", channels), ("layers", layers), ("nodes", nodes)];
+        named.into_iter().filter_map(|(name, value)| Some(format!("--{name}={}", value?)))
+    }
 }
 
 /// What the processes of one side came to.

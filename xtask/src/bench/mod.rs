@@ -8,9 +8,11 @@ mod against;
 mod cases;
 mod conv;
 mod environment;
+mod growth;
 mod loaders;
 mod measure;
 mod page;
+mod profile;
 
 use std::path::PathBuf;
 
@@ -23,15 +25,19 @@ use darts_runs::Hardware;
 use self::cases::CASES;
 use self::measure::{Ceiling, HEADER, Row};
 use self::page::Section;
+use crate::workspace;
 
 /// The kernels of a search, each by itself.
 const KERNELS: &str = "kernels";
+
+/// How a search step grows with its sizes; it has to be asked for.
+const GROWTH: &str = "growth";
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// What to measure [default: everything, and write docs/benchmarks.md]
-    #[arg(value_name = "NAME", value_parser = PossibleValuesParser::new(CASES.map(|c| c.name).into_iter().chain([KERNELS])))]
+    #[arg(value_name = "NAME", value_parser = PossibleValuesParser::new(CASES.map(|c| c.name).into_iter().chain([KERNELS, GROWTH])))]
     names: Vec<String>,
     /// Measure in turns with the same work in Python; makes a virtual environment at the first time
     #[arg(long, value_name = "PEER")]
@@ -48,6 +54,11 @@ pub(crate) struct Args {
     /// imagenet-loader: a folder with a subfolder of images for each class
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
+    /// Where the time of a step goes: its kernels, each beside its bound
+    #[arg(long, conflicts_with = "against")]
+    profile: bool,
+    #[command(flatten)]
+    sizes: measure::Sizes,
     /// Do one case's work in this process and print a line of JSON
     #[arg(long, hide = true, requires = "names")]
     here: bool,
@@ -73,6 +84,7 @@ impl Args {
             rounds: usize::from(self.rounds),
             threads: self.threads.map_or_else(|| Hardware::detect().cores, usize::from),
             images: self.images.clone(),
+            sizes: self.sizes,
         }
     }
 }
@@ -83,8 +95,17 @@ impl Args {
 /// A case fails, there is no Python to measure against, or a file cannot be written.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let settings = args.settings();
-    if args.here {
-        return cases::run_here(args.names.first().map_or("", String::as_str), &settings);
+    if let (true, Some(name)) = (args.here, args.names.first()) {
+        return if args.profile { cases::profile_here(name, &settings) } else { cases::run_here(name, &settings) };
+    }
+    if args.profile {
+        return CASES
+            .iter()
+            .filter(|case| args.wants(case.name) && case.is_a_step())
+            .try_for_each(|case| workspace::run(cases::here(case.name, &settings)?.arg("--profile")));
+    }
+    if args.names.iter().any(|name| name == GROWTH) {
+        return growth::run(&settings);
     }
     match args.against {
         Some(peer) => {

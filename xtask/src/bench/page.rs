@@ -15,15 +15,18 @@ pub(super) enum Section {
     Ceiling,
     /// `cargo xtask bench --against pytorch`.
     Peer,
+    /// `cargo xtask bench growth`.
+    Growth,
 }
 
 impl Section {
-    const ALL: [Self; 2] = [Self::Ceiling, Self::Peer];
+    const ALL: [Self; 3] = [Self::Ceiling, Self::Peer, Self::Growth];
 
     fn name(self) -> &'static str {
         match self {
             Self::Ceiling => "ceiling",
             Self::Peer => "pytorch",
+            Self::Growth => "growth",
         }
     }
 
@@ -31,6 +34,7 @@ impl Section {
         match self {
             Self::Ceiling => CEILING,
             Self::Peer => PEER,
+            Self::Growth => GROWTH,
         }
     }
 
@@ -106,6 +110,13 @@ const PEER: &str = "\
 `cargo xtask bench --against pytorch`: the same work in bench/pytorch, which is checked on the golden values first; both sides
 in turns, every measurement a process of its own, as many threads as cores. The peer is PyTorch's fastest variant whose first
 loss and gradient norm are those of its default variant.
+";
+
+const GROWTH: &str = "\
+## How a step grows
+
+`cargo xtask bench growth`: the convolutional search's weight step with one size varied at a time, the others at batch 16, C 16,
+8 layers, 4 nodes. Exponents are least-squares fits of the logarithms; 1.00 in time is growth exactly with the arithmetic.
 ";
 
 #[cfg(test)]

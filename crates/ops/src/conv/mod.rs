@@ -9,6 +9,7 @@
 //! input and 0 outside of the image (after the activation: the halo is 0, not relu(b)).
 
 use crate::images::{Affine, Images, Upstream, Write};
+use crate::profile::{self, Work};
 use crate::simd::InstructionSet;
 
 mod cpu;
@@ -120,6 +121,10 @@ pub fn forward_on(
     if let Some(sums) = &sums {
         assert_eq!(sums.len(), 2 * out.c, "{OPERATION}: sums of {out:?}");
     }
+    let _span = profile::span("conv forward", || Work {
+        flops: 2 * z.len() * shape.depth(),
+        floats: input.images.len() + z.len(),
+    });
     cpu::forward(set, input, shape, branches, z, sums);
 }
 
@@ -199,6 +204,13 @@ pub fn backward_on(
     if let Some(sums) = &gradients.sums {
         assert_eq!(sums.len(), 2 * input.images.c, "{OPERATION}: sums of {:?}", input.images);
     }
+    let _span = profile::span("conv backward", || {
+        let d_parts: usize = gradients.parts.iter().flatten().map(|part| part.len()).sum();
+        let wanted = usize::from(gradients.weights.is_some()) + usize::from(d_parts > 0);
+        let d_parts = d_parts * if gradients.write == Write::Accumulate { 2 } else { 1 };
+        let floats = input.images.len() + d_parts + upstream.floats();
+        Work { flops: wanted * 2 * out.len() * shape.depth(), floats }
+    });
     cpu_backward::backward(set, input, shape, branches, upstream, gradients);
 }
 

@@ -4,6 +4,7 @@
 //! Axes: N images, P = H·W pixels, K features or classes. A cell's output comes as parts `[N, H, W, C_i]`, K = ΣC_i.
 
 use crate::images::{Images, Write};
+use crate::profile::{self, Work};
 use crate::simd::InstructionSet;
 
 mod cpu;
@@ -29,6 +30,10 @@ pub fn global_average_pool(images: Images, parts: &[&[f32]], out: &mut [f32]) {
 /// As [`global_average_pool`].
 pub fn global_average_pool_on(set: InstructionSet, images: Images, parts: &[&[f32]], out: &mut [f32]) {
     check("head::global_average_pool", images, parts.iter().map(|part| part.len()), out.len());
+    let _span = profile::span("head pool forward", || {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        Work { flops: len, floats: len + out.len() }
+    });
     cpu::pool(set, images, parts, out);
 }
 
@@ -41,6 +46,10 @@ pub fn global_average_pool_on(set: InstructionSet, images: Images, parts: &[&[f3
 /// If the lengths do not fit.
 pub fn global_average_pool_backward(images: Images, d_out: &[f32], d_parts: &mut [&mut [f32]], write: Write) {
     check("head::global_average_pool_backward", images, d_parts.iter().map(|part| part.len()), d_out.len());
+    let _span = profile::span("head pool backward", || {
+        let len: usize = d_parts.iter().map(|part| part.len()).sum();
+        Work { flops: len, floats: len + d_out.len() }
+    });
     cpu::pool_backward(images, d_out, d_parts, write);
 }
 

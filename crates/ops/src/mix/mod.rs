@@ -12,6 +12,7 @@
 //! Both are one pass over memory: a block of the node stays in the first-level cache while all terms stream past it.
 
 use crate::images::{Images, Write};
+use crate::profile::{self, Work};
 use crate::simd::InstructionSet;
 
 mod cpu;
@@ -68,6 +69,10 @@ pub fn forward_on(set: InstructionSet, images: Images, terms: &[Term], node: &mu
         assert!(term.sample_scale.is_none_or(|s| s.len() == images.n), "mix::forward: sample scale of term {t}");
     }
     if !images.is_empty() {
+        let _span = profile::span("mix forward", || Work {
+            flops: 2 * terms.len() * node.len(),
+            floats: (terms.len() + if write == Write::Accumulate { 2 } else { 1 }) * node.len(),
+        });
         cpu::forward(set, images, terms, node, write);
     }
 }
@@ -96,6 +101,10 @@ pub fn reduce_on(set: InstructionSet, images: Images, dnode: &[f32], terms: &mut
         term.sums.fill(0.0);
     }
     if !images.is_empty() && !terms.is_empty() {
+        let _span = profile::span("mix reduce", || Work {
+            flops: 2 * terms.len() * dnode.len(),
+            floats: (terms.len() + 1) * dnode.len(),
+        });
         cpu::reduce(set, images, dnode, terms);
     }
 }

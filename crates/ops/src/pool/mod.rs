@@ -8,6 +8,7 @@
 //! - Average: the mean of the real (unpadded) cells.
 
 use crate::images::{Images, Upstream, Write};
+use crate::profile::{self, Work};
 use crate::simd::InstructionSet;
 
 mod cpu;
@@ -107,6 +108,7 @@ pub fn forward_on(
     if let Some(sums) = &sums {
         assert_eq!(sums.len(), 2 * images.c, "pool::forward: sums for an x of {images:?}");
     }
+    let _span = profile::span("pool forward", || shape.work(images, x.len() + z.len()));
     cpu::forward(set, images, x, shape, z, sums);
 }
 
@@ -138,5 +140,16 @@ pub fn backward_on(
     shape.check("pool::backward", images, x);
     assert_eq!(dx.len(), images.len(), "pool::backward: dx of {images:?}");
     upstream.check("pool::backward", shape.output(images));
+    let _span = profile::span("pool backward", || {
+        let dx = dx.len() * if write == Write::Accumulate { 2 } else { 1 };
+        let x = if shape.kind == PoolKind::Max { x.len() } else { 0 };
+        shape.work(images, dx + x + upstream.floats())
+    });
     cpu::backward(set, images, x, shape, upstream, dx, write);
+}
+
+impl PoolShape {
+    fn work(self, images: Images, floats: usize) -> Work {
+        Work { flops: self.output(images).len() * self.kernel * self.kernel, floats }
+    }
 }

@@ -15,6 +15,7 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
+use crate::profile::{self, Work};
 use crate::simd::InstructionSet;
 
 /// An activation f.
@@ -185,6 +186,11 @@ pub fn forward_with(
             [*mean, *variance, &**rstd].into_iter().for_each(|columns| shape.check_columns(columns));
         }
     }
+    // An edge's state and both gates; activations are counted as one operation.
+    let _span = profile::span("recurrent_node forward", || Work {
+        flops: edges.len() * shape.len() * 6,
+        floats: (3 * edges.len() + 1) * shape.len(),
+    });
     cpu::forward(set, shape, edges, node, normalization);
 }
 
@@ -225,5 +231,9 @@ pub fn backward_with(
         NormalizationBackward::None => {}
         NormalizationBackward::Batch { rstd } | NormalizationBackward::Running { rstd } => shape.check_columns(rstd),
     }
+    let _span = profile::span("recurrent_node backward", || Work {
+        flops: edges.len() * shape.len() * 12,
+        floats: (7 * edges.len() + 3) * shape.len(),
+    });
     cpu::backward(set, shape, edges, node, d_node, normalization);
 }

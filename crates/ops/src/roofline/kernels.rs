@@ -6,6 +6,7 @@ use crate::head;
 use crate::images::{Affine, BnTerm, Images, Upstream, UpstreamTerm, Write};
 use crate::mix::{self, ReduceTerm, Term};
 use crate::pool::{self, PoolKind, PoolShape};
+use crate::profile;
 use crate::sep_unit::{self, UnitBackward, UnitForward, UnitShape};
 use std::time::{Duration, Instant};
 
@@ -82,8 +83,10 @@ fn size(images: Images) -> String {
 
 impl Bench {
     /// Calls `action` once to warm up, then until the time is over, at least three times.
-    fn measure(&mut self, name: String, flops: usize, floats: usize, mut action: impl FnMut()) {
+    fn measure(&mut self, name: String, mut action: impl FnMut()) {
+        profile::start();
         action();
+        let (flops, bytes) = profile::stop().iter().fold((0.0, 0.0), |(f, b), e| (f + e.flops, b + e.bytes));
         let mut seconds = Vec::new();
         let begin = Instant::now();
         while seconds.len() < 3 || begin.elapsed() < self.time {
@@ -93,7 +96,6 @@ impl Bench {
         }
         seconds.sort_by(f64::total_cmp);
         let median = seconds[seconds.len() / 2].max(1e-9);
-        let (flops, bytes) = (flops as f64, 4.0 * floats as f64);
         let (calls, fastest) = (seconds.len(), seconds[0].max(1e-9));
         self.results.push(KernelResult { name, calls, seconds: median, fastest, flops, bytes });
     }
@@ -106,17 +108,14 @@ impl Bench {
         let (depthwise, pointwise) = (numbers(shape.depthwise_len()), numbers(shape.pointwise_len()));
         let (mut z, mut du, mut sums) = (vec![0.0; len], vec![0.0; len], vec![0.0; 2 * c]);
         let affine = Some(Affine { scale: &coefficients, shift: &coefficients });
-        let flops = 2 * shape.multiply_adds(images);
         let name = format!("sep_unit {kernel}×{kernel} dilation {dilation}, {}", size(images));
-        self.measure(format!("{name}, forward"), flops, 2 * len, || {
+        self.measure(format!("{name}, forward"), || {
             let unit =
                 UnitForward { shape, depthwise: &depthwise, pointwise: &pointwise, z: &mut z, sums: Some(&mut sums) };
             sep_unit::forward(images, &x, affine, &mut [unit]);
         });
         let (mut d_depthwise, mut d_pointwise) = (depthwise.clone(), pointwise.clone());
-        // Gradients of the input and of the weights, and the depthwise output once more.
-        let flops = 2 * flops + 2 * images.pixels() * c * kernel * kernel;
-        self.measure(format!("{name}, backward"), flops, 4 * len, || {
+        self.measure(format!("{name}, backward"), || {
             let terms = [UpstreamTerm { grad: &grad, scale: Some(&coefficients), sample_scale: None }];
             let bn = BnTerm { z: &z, b: &coefficients, d: &coefficients };
             let unit = UnitBackward {
@@ -137,11 +136,10 @@ impl Bench {
         for (kind, what) in [(PoolKind::Max, "max"), (PoolKind::Average, "average")] {
             let shape = PoolShape::three_by_three(kind, 1);
             let name = format!("{what} pool 3×3, {}", size(images));
-            self.measure(format!("{name}, forward"), 9 * len, 2 * len, || {
+            self.measure(format!("{name}, forward"), || {
                 pool::forward(images, &x, shape, &mut z, Some(&mut sums));
             });
-            let reads = if kind == PoolKind::Max { 3 } else { 2 };
-            self.measure(format!("{name}, backward"), 9 * len, reads * len, || {
+            self.measure(format!("{name}, backward"), || {
                 let terms = [UpstreamTerm { grad: &grad, scale: None, sample_scale: None }];
                 let upstream = Upstream { terms: &terms, bn: None };
                 pool::backward(images, &x, shape, upstream, &mut dx, Write::Overwrite);
@@ -155,13 +153,13 @@ impl Bench {
         let coefficients = numbers(images.c);
         let mut node = vec![0.0; len];
         let name = format!("mix of {count}, {}", size(images));
-        self.measure(format!("{name}, forward"), 2 * count * len, (count + 1) * len, || {
+        self.measure(format!("{name}, forward"), || {
             let term = |z| Term { z, scale: &coefficients, shift: Some(&coefficients), sample_scale: None };
             let terms: Vec<Term> = z.iter().map(|z| term(&z[..])).collect();
             mix::forward(images, &terms, &mut node, Write::Overwrite);
         });
         let mut sums = vec![vec![0.0; 2 * images.c]; count];
-        self.measure(format!("{name}, reduce"), 2 * count * len, (count + 1) * len, || {
+        self.measure(format!("{name}, reduce"), || {
             let terms = z.iter().zip(&mut sums).map(|(z, sums)| ReduceTerm { z, sample_scale: None, sums });
             mix::reduce(images, &node, &mut terms.collect::<Vec<_>>());
         });
@@ -189,14 +187,13 @@ impl Bench {
         let grad = numbers(out.len());
         let coefficients = numbers(c_out);
         let (mut z, mut sums) = (vec![0.0; out.len()], vec![0.0; 2 * c_out]);
-        let flops = 2 * out.len() * shape.depth();
         let name = format!("{what}, {} → {c_out}", size(images));
-        self.measure(format!("{name}, forward"), flops, images.len() + out.len(), || {
+        self.measure(format!("{name}, forward"), || {
             conv::forward(images, &x, Activation::Relu, shape, &branches, &mut z, Some(&mut sums));
         });
         let mut d_weights = weights.clone();
         let mut d_x: Vec<Vec<f32>> = x.iter().map(|x| vec![0.0; x.len()]).collect();
-        self.measure(format!("{name}, backward"), 2 * flops, 2 * images.len() + 2 * out.len(), || {
+        self.measure(format!("{name}, backward"), || {
             let terms = [UpstreamTerm { grad: &grad, scale: Some(&coefficients), sample_scale: None }];
             let bn = BnTerm { z: &z, b: &coefficients, d: &coefficients };
             let upstream = Upstream { terms: &terms, bn: Some(bn) };
@@ -212,7 +209,7 @@ impl Bench {
         let x = numbers(images.len());
         let mut out = vec![0.0; images.n * images.c];
         let name = format!("global average pool, {}", size(images));
-        self.measure(name, images.len(), images.len() + out.len(), || {
+        self.measure(name, || {
             head::global_average_pool(images, &[&x], &mut out);
         });
     }

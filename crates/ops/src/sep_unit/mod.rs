@@ -10,6 +10,7 @@
 //! ([`Upstream`]).
 
 use crate::images::{Affine, Images, Upstream, Write};
+use crate::profile::{self, Work};
 use crate::simd::InstructionSet;
 
 mod cpu;
@@ -127,6 +128,7 @@ pub fn forward_on(set: InstructionSet, images: Images, x: &[f32], affine: Option
         }
     }
     if !units.is_empty() {
+        let _span = profile::span("sep_unit forward", || forward_work(images, units));
         cpu_forward::forward(set, images, x, affine, units);
     }
 }
@@ -190,7 +192,26 @@ pub fn backward_on(
             assert_eq!(pointwise.len(), unit.shape.pointwise_len(), "{OPERATION}: pointwise gradient");
         }
     }
+    let _span = profile::span("sep_unit backward", || backward_work(images, units, &gradient));
     cpu_backward::backward(set, images, x, affine, units, gradient);
+}
+
+fn forward_work(images: Images, units: &[UnitForward]) -> Work {
+    let flops = units.iter().map(|unit| 2 * unit.shape.multiply_adds(images)).sum();
+    Work { flops, floats: images.len() + units.iter().map(|unit| unit.z.len()).sum::<usize>() }
+}
+
+/// The gradient of the input; that of the weights and, for it, the depthwise output once more.
+fn backward_work(images: Images, units: &[UnitBackward], gradient: &Gradient) -> Work {
+    let flops = |unit: &UnitBackward| {
+        let shape = unit.shape;
+        let again = 2 * shape.output(images).pixels() * shape.depthwise_len();
+        2 * shape.multiply_adds(images) * if unit.weights.is_some() { 2 } else { 1 }
+            + if unit.weights.is_some() { again } else { 0 }
+    };
+    let floats = units.iter().map(|unit| unit.upstream.floats()).sum::<usize>();
+    let du = gradient.du.len() * if gradient.write == Write::Accumulate { 2 } else { 1 };
+    Work { flops: units.iter().map(flops).sum(), floats: images.len() + du + floats }
 }
 
 fn check_input(operation: &str, images: Images, x: &[f32], affine: Option<Affine>) {

@@ -16,6 +16,7 @@ mod tests;
 use crate::{
     images::Write,
     matmul::{Matrix, MatrixMut, multiply},
+    profile::{self, Work},
     simd::InstructionSet,
 };
 
@@ -127,7 +128,9 @@ pub fn loss_with(
         let logits = &mut chunk[..count * vocabulary];
         decoder.products(hidden, output, logits);
         let scale = gradients.as_ref().map(|gradients| gradients.scale);
+        let span = profile::span("cross-entropy", || Work { flops: 4 * logits.len(), floats: 2 * logits.len() });
         sum += cpu::cross_entropy(set, decoder.bias, &targets[here.clone()], scale, logits);
+        drop(span);
         if let Some(gradients) = &mut gradients {
             let d_output = &mut gradients.d_output[here.start * hidden..here.end * hidden];
             multiply(
