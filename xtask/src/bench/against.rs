@@ -4,7 +4,6 @@
 //! fastest variant; one that fails, takes too long or computes something else than the default one is left out, and said
 //! to be.
 
-use std::fs;
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,10 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::{Value, json};
 
 use super::cases::{self, CASES, Case};
 use super::measure::{Measured, Settings};
+use super::results::Entry;
 use crate::workspace::{program, run as run_shown, target_dir, typed};
 
 /// A measurement in PyTorch that takes longer is stopped (compiling a supernet can take very long).
@@ -36,11 +35,6 @@ impl Comparison {
         self.peer.iter().min_by(|a, b| a.1.median().total_cmp(&b.1.median()))
     }
 
-    /// Why variants were left out.
-    pub(super) fn left_out(&self) -> impl Iterator<Item = String> {
-        self.left_out.iter().cloned()
-    }
-
     /// Leaves out the variants that did not get the default one's first loss and gradient.
     fn leave_out_other_work(&mut self) {
         let Some((_, reference)) = self.peer.iter().find(|(variant, _)| *variant == "default").cloned() else { return };
@@ -55,61 +49,39 @@ impl Comparison {
         });
     }
 
-    /// The entry of docs/benchmarks.json; nothing where no variant counts.
-    fn json(&self) -> Option<Value> {
+    /// The result; nothing where no variant counts.
+    pub(super) fn entry(&self, machine: &str) -> Option<Entry> {
         let (variant, peer) = self.best()?;
-        let spread = |side: &Measured| json!([side.quantile(0.0), side.quantile(1.0)]);
-        let medians: serde_json::Map<_, _> =
-            self.peer.iter().map(|(v, m)| ((*v).to_owned(), m.median().into())).collect();
-        Some(json!({
-            "name": self.name,
-            "ours_s": self.ours.median(),
-            "peer_s": peer.median(),
-            "ratio": peer.median() / self.ours.median(),
-            "ours_bytes": self.ours.peak_bytes,
-            "peer_bytes": peer.peak_bytes,
-            "peer_imported_bytes": peer.imported_bytes,
-            "peer_variant": variant,
-            "peer_variants_s": medians,
-            "ours_spread_s": spread(&self.ours),
-            "peer_spread_s": spread(peer),
-            "left_out": self.left_out,
-        }))
-    }
-
-    /// The row of the table under [`HEADER`].
-    pub(super) fn markdown(&self) -> String {
-        let Some((variant, peer)) = self.best() else {
-            return format!("| {} | {} | – | – | – |", self.name, milliseconds(&self.ours));
-        };
-        format!(
-            "| {} | {} | {} ({variant}) | {:.2} × | {:.2} / {:.2} GB |",
-            self.name,
-            milliseconds(&self.ours),
-            milliseconds(peer),
-            peer.median() / self.ours.median(),
-            self.ours.peak_bytes as f64 / 1e9,
-            peer.peak_bytes as f64 / 1e9,
-        )
+        let spread = |side: &Measured| [side.quantile(0.0), side.quantile(1.0)];
+        Some(Entry {
+            name: self.name.to_owned(),
+            ours_s: self.ours.median(),
+            peer_s: peer.median(),
+            ratio: peer.median() / self.ours.median(),
+            ours_bytes: self.ours.peak_bytes,
+            peer_bytes: peer.peak_bytes,
+            peer_imported_bytes: peer.imported_bytes,
+            peer_variant: (*variant).to_owned(),
+            peer_variants_s: self.peer.iter().map(|(variant, m)| ((*variant).to_owned(), m.median())).collect(),
+            ours_spread_s: spread(&self.ours),
+            peer_spread_s: spread(peer),
+            left_out: self.left_out.clone(),
+            machine: machine.to_owned(),
+        })
     }
 }
 
-/// Median, smallest and largest.
-fn milliseconds(side: &Measured) -> String {
-    let [median, least, most] = [0.5, 0.0, 1.0].map(|share| 1e3 * side.quantile(share));
-    format!("{median:.1} ms ({least:.1}–{most:.1})")
-}
-
-/// The head of a table of comparisons.
-pub(super) const HEADER: &str = "\
-| work | ours: median (spread) | PyTorch's best: median (spread) | ratio | peak memory, ours / PyTorch |
-|---|---|---|---|---|";
-
-/// Checks the PyTorch implementation on the golden files, then measures the wanted cases in turns.
+/// Checks the PyTorch implementation on the golden files, then measures the wanted cases in turns. `done` is called after
+/// each, so that a long measurement that is interrupted loses only the case under way.
 ///
 /// # Errors
 /// The implementation is out of tolerance, or our own side of a case fails.
-pub(super) fn run(settings: &Settings, python: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Comparison>> {
+pub(super) fn run(
+    settings: &Settings,
+    python: &Path,
+    wanted: &dyn Fn(&str) -> bool,
+    done: &mut dyn FnMut(&Comparison) -> Result<()>,
+) -> Result<()> {
     let check = || {
         let mut command = program(python);
         command.arg("bench/pytorch/check_golden.py");
@@ -121,17 +93,14 @@ pub(super) fn run(settings: &Settings, python: &Path, wanted: &dyn Fn(&str) -> b
     if let Err(error) = &channels_last {
         eprintln!("left out: channels-last in every case: {error:#}");
     }
-    println!("\n{HEADER}");
-    let mut comparisons = Vec::new();
     for case in CASES.iter().filter(|case| wanted(case.name)) {
         let usable = |variant: &&str| *variant != "channels-last" || channels_last.is_ok();
         let variants = case.variants.iter().copied().filter(usable).collect();
         let comparison = compare(case, variants, settings, python)?;
-        println!("{}", comparison.markdown());
-        comparison.left_out().for_each(|reason| eprintln!("left out: {reason}"));
-        comparisons.push(comparison);
+        comparison.left_out.iter().for_each(|reason| eprintln!("left out: {reason}"));
+        done(&comparison)?;
     }
-    Ok(comparisons)
+    Ok(())
 }
 
 fn compare(case: &Case, mut variants: Vec<&'static str>, settings: &Settings, python: &Path) -> Result<Comparison> {
@@ -198,28 +167,6 @@ fn limited(command: &mut Command, limit: Duration) -> Result<String> {
     Ok(text)
 }
 
-/// Replaces the entries of these comparisons in a list like docs/benchmarks.json and keeps the others.
-///
-/// # Errors
-/// The file is there but holds no list, or cannot be written.
-pub(super) fn merge(path: &Path, comparisons: &[Comparison]) -> Result<()> {
-    let mut entries: Vec<Value> = match fs::read(path) {
-        Ok(bytes) => {
-            serde_json::from_slice(&bytes).with_context(|| format!("{} holds no list of results", path.display()))?
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-    };
-    for entry in comparisons.iter().filter_map(Comparison::json) {
-        match entries.iter_mut().find(|old| old["name"] == entry["name"]) {
-            Some(old) => *old = entry,
-            None => entries.push(entry),
-        }
-    }
-    let text = serde_json::to_string_pretty(&entries).context("cannot format the results")? + "\n";
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,9 +183,9 @@ mod tests {
 
     #[test]
     fn the_peer_is_the_fastest_variant() {
-        let entry = comparison("a", 2.5).json().unwrap();
-        assert_eq!(entry["peer_variant"], "channels-last");
-        assert_eq!((entry["peer_s"].as_f64(), entry["ratio"].as_f64()), (Some(5.0), Some(2.0)));
+        let entry = comparison("a", 2.5).entry("m").unwrap();
+        assert_eq!((entry.peer_variant.as_str(), entry.peer_s, entry.ratio), ("channels-last", 5.0, 2.0));
+        assert_eq!(entry.peer_variants_s["default"], 8.0);
     }
 
     #[test]
@@ -246,18 +193,7 @@ mod tests {
         let mut comparison = comparison("a", 1.0);
         comparison.peer[1].1.first = Some((2.0, 3.0));
         comparison.leave_out_other_work();
-        assert_eq!(comparison.json().unwrap()["peer_variant"], "default");
-        assert_eq!(comparison.left_out().count(), 1);
-    }
-
-    #[test]
-    fn merging_replaces_entries_of_the_same_name_and_keeps_others() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("benchmarks.json");
-        merge(&path, &[comparison("a", 1.0), comparison("b", 1.0)]).unwrap();
-        merge(&path, &[comparison("b", 2.0)]).unwrap();
-        let entries: Vec<Value> = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        let ours: Vec<_> = entries.iter().map(|e| (e["name"].as_str(), e["ours_s"].as_f64())).collect();
-        assert_eq!(ours, [(Some("a"), Some(1.0)), (Some("b"), Some(2.0))]);
+        let entry = comparison.entry("m").unwrap();
+        assert_eq!((entry.peer_variant.as_str(), entry.left_out.len()), ("default", 1));
     }
 }

@@ -138,13 +138,16 @@ impl Ceiling {
         Self { flops: fma_rate(threads), bytes: copy_bandwidth(threads) }
     }
 
-    /// The machine in a line.
-    pub(super) fn describe(&self, hardware: &Hardware, threads: usize) -> String {
-        let set = InstructionSet::selected().name();
-        let (flops, bytes) = (self.flops / 1e9, self.bytes / 1e9);
-        let machine = format!("{}, {} cores, {threads} threads, {set}", hardware.cpu, hardware.cores);
-        format!("{machine}: {flops:.0} GFLOP/s FMA (f32), {bytes:.1} GB/s copy (read + write)")
+    /// What was measured, in words.
+    pub(super) fn describe(&self) -> String {
+        format!("{:.0} GFLOP/s FMA (f32), {:.1} GB/s copy (read + write)", self.flops / 1e9, self.bytes / 1e9)
     }
+}
+
+/// The machine in words; the same every time.
+pub(super) fn machine(threads: usize) -> String {
+    let Hardware { cpu, cores, .. } = Hardware::detect();
+    format!("{cpu}, {cores} cores, {threads} threads, {}", InstructionSet::selected().name())
 }
 
 /// One line of the table.

@@ -1,8 +1,7 @@
 //! `cargo xtask bench`: kernels and whole steps beside the machine's ceiling, or beside the same work in PyTorch.
 //!
-//! Every case is a process of its own, so that its peak memory is that case's. Each of the two tables is a section of
-//! docs/benchmarks.md, written anew when all of its cases were measured. Numbers are those of the shipped functions, in
-//! f32. Nothing here is tuned for a benchmark.
+//! Every case is a process of its own, so that its peak memory is that case's. Each table is a section of docs/benchmarks.md.
+//! Numbers are those of the shipped functions, in f32. Nothing here is tuned for a benchmark.
 
 mod against;
 mod cases;
@@ -13,6 +12,7 @@ mod loaders;
 mod measure;
 mod page;
 mod profile;
+mod results;
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ use darts_ops::roofline::kernel_benches;
 use darts_runs::Hardware;
 
 use self::cases::CASES;
-use self::measure::{Ceiling, HEADER, Row};
+use self::measure::{Ceiling, HEADER, Row, machine};
 use self::page::Section;
 use crate::workspace;
 
@@ -110,22 +110,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     match args.against {
         Some(peer) => {
             let wanted = |name: &str| args.wants(name) && (peer == Peer::Pytorch || name.ends_with("-loader"));
-            against(&settings, &wanted, args.names.is_empty() && peer == Peer::Pytorch)
+            against(&settings, &wanted)
         }
         None => beside_ceiling(args, &settings),
     }
 }
 
-fn machine(threads: usize) -> (Ceiling, String) {
-    let ceiling = Ceiling::measure(threads);
-    let text = ceiling.describe(&Hardware::detect(), threads);
-    println!("{text}\n");
-    (ceiling, text)
-}
-
 fn beside_ceiling(args: &Args, settings: &measure::Settings) -> Result<()> {
-    let (ceiling, machine) = machine(settings.threads);
-    println!("{HEADER}");
+    let ceiling = Ceiling::measure(settings.threads);
+    let machine = format!("{}: {}", machine(settings.threads), ceiling.describe());
+    println!("{machine}\n\n{HEADER}");
     let mut lines = Vec::new();
     let mut add = |row: &Row| {
         let line = row.markdown(&ceiling);
@@ -144,18 +138,14 @@ fn beside_ceiling(args: &Args, settings: &measure::Settings) -> Result<()> {
     Ok(())
 }
 
-fn against(settings: &measure::Settings, wanted: &dyn Fn(&str) -> bool, all: bool) -> Result<()> {
+fn against(settings: &measure::Settings, wanted: &dyn Fn(&str) -> bool) -> Result<()> {
     let python = environment::python()?;
-    let (_, machine) = machine(settings.threads);
-    let comparisons = against::run(settings, &python, wanted)?;
-    against::merge(&page::json(), &comparisons)?;
-    if all {
-        let lines: Vec<String> = comparisons.iter().map(against::Comparison::markdown).collect();
-        let left_out: Vec<String> = comparisons.iter().flat_map(against::Comparison::left_out).collect();
-        let versions = environment::versions(&python)?;
-        let notes = left_out.iter().map(|line| format!("- left out: {line}\n")).collect::<String>();
-        let text = format!("{machine}; {versions}\n\n{}\n{}\n\n{notes}", against::HEADER, lines.join("\n"));
-        page::write(Section::Peer, &text)?;
-    }
-    Ok(())
+    let machine = format!("{}; {}", machine(settings.threads), environment::versions(&python)?);
+    println!("{machine}\n\n{}", results::HEADER);
+    against::run(settings, &python, wanted, &mut |comparison| {
+        let Some(entry) = comparison.entry(&machine) else { return Ok(()) };
+        println!("{}", entry.markdown());
+        let entries = results::merge(&page::json(), entry, &CASES.map(|case| case.name))?;
+        page::write(Section::Peer, &results::section(&entries))
+    })
 }

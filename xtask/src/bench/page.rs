@@ -71,7 +71,6 @@ pub(super) fn write(section: Section, text: &str) -> Result<()> {
     };
     fs::create_dir_all(root().join("docs")).context("cannot make docs/")?;
     fs::write(&path, replaced(&page, section, text)).with_context(|| format!("cannot write {}", path.display()))?;
-    println!("\nwritten: docs/benchmarks.md");
     Ok(())
 }
 
