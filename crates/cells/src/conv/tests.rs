@@ -181,6 +181,87 @@ fn sizes_that_cannot_work_name_the_nearest_that_does() {
 }
 
 #[test]
+fn every_image_size_works_or_is_refused_with_the_nearest_that_does() {
+    let genotype = named::conv("DARTS_V2").unwrap();
+    let cifar = NetworkConfig { init_channels: 2, layers: 3, auxiliary: false, ..NetworkConfig::cifar_evaluation(10) };
+    let imagenet = NetworkConfig { init_channels: 2, layers: 3, auxiliary: false, ..NetworkConfig::imagenet(10) };
+    for config in [cifar, imagenet] {
+        let fits = |size: usize| match config.stem {
+            Stem::Cifar { .. } => size.is_multiple_of(4),
+            Stem::ImageNet => size.div_ceil(4).is_multiple_of(8),
+        };
+        let build = |size| ConvNetwork::discrete(&genotype, &NetworkConfig { image: (size, size), ..config });
+        let good: Vec<usize> = (1..=300).filter(|&size| fits(size)).collect();
+        for size in 1..=260 {
+            let nearest = *good.iter().min_by_key(|good| good.abs_diff(size)).unwrap();
+            match build(size) {
+                Ok(_) => assert!(fits(size), "{size} was accepted"),
+                Err(error) => {
+                    let wanted = format!("image height is {size}, expected");
+                    let error = error.to_string();
+                    assert!(!fits(size) && error.contains(&wanted), "{size}: {error}");
+                    assert!(error.ends_with(&format!("the nearest that works is {nearest}")), "{size}: {error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn networks_of_the_smallest_and_of_odd_sizes_train() {
+    let genotype = named::conv("DARTS_V2").unwrap();
+    // ⌈S/4⌉ = 8 for 29 to 32 and 16 for 61 to 64: odd sizes lose their last row or column at some stride.
+    for (height, width) in [(29, 29), (32, 31), (30, 61), (64, 63)] {
+        let config = NetworkConfig {
+            init_channels: 4,
+            layers: 3,
+            image: (height, width),
+            auxiliary: false,
+            ..NetworkConfig::imagenet(5)
+        };
+        let network = ConvNetwork::discrete(&genotype, &config).unwrap();
+        let (theta, _) = network.initialize(1);
+        let images = numbers(2 * height * width * 3, 2);
+        let input = ForwardInput { images: &images, batch: 2, theta: &theta, weights: &[], active: None, masks: None };
+        let mut ws = network.workspace(2);
+        network.forward(&mut ws, &input, Statistics::Batch { update: None }).unwrap();
+        let loss = network.loss(&mut ws, &[1, 4], LossConfig::default()).unwrap().loss;
+        let mut gradient = vec![f32::NAN; theta.len()];
+        network.backward(&mut ws, &input, Gradients { theta: Some(&mut gradient), ..Gradients::default() }).unwrap();
+        assert!(loss.is_finite() && gradient.iter().all(|g| g.is_finite()), "{height}x{width}: loss {loss}");
+        // A step down the gradient lowers the loss: the gradient belongs to the loss at this size too.
+        let square: f32 = gradient.iter().map(|g| g * g).sum();
+        let theta: Vec<f32> = theta.iter().zip(&gradient).map(|(w, g)| w - 1e-2 / square * g).collect();
+        network.forward(&mut ws, &ForwardInput { theta: &theta, ..input }, Statistics::Batch { update: None }).unwrap();
+        let lower = network.loss(&mut ws, &[1, 4], LossConfig::default()).unwrap().loss;
+        assert!((loss - lower - 1e-2).abs() < 5e-3, "{height}x{width}: from {loss} to {lower}, expected 0.01 less");
+    }
+}
+
+#[test]
+fn the_auxiliary_head_fits_7_or_8_pixels_and_on_cifar_8_to_10() {
+    let genotype = named::conv("DARTS_V2").unwrap();
+    let fits = |config: NetworkConfig, size: usize| {
+        let config = NetworkConfig { init_channels: 2, layers: 3, auxiliary: true, image: (size, size), ..config };
+        match ConvNetwork::discrete(&genotype, &config) {
+            Ok(_) => true,
+            Err(error) => {
+                assert!(
+                    error.to_string().contains("choose another image size or no auxiliary head"),
+                    "{size}: {error}"
+                );
+                false
+            }
+        }
+    };
+    let imagenet: Vec<usize> = (1..=10).filter(|quarters| fits(NetworkConfig::imagenet(10), 32 * quarters)).collect();
+    assert_eq!(imagenet, [7, 8]);
+    let cifar: Vec<usize> =
+        (1..=14).filter(|quarters| fits(NetworkConfig::cifar_evaluation(10), 4 * quarters)).collect();
+    assert_eq!(cifar, [8, 9, 10]);
+}
+
+#[test]
 fn wrong_lengths_are_errors_that_name_the_vector() {
     let case = Case::supernet(2);
     let mut ws = case.network.workspace(1);
