@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::Error;
+use crate::picture::scale;
 use crate::random::{Key, Purpose};
+use crate::transform::Region;
 
 /// Channels of every image here: red, green, blue.
 pub const CHANNELS: usize = 3;
@@ -91,6 +93,35 @@ pub trait Dataset: Send + Sync {
     /// # Panics
     /// If `index` is not below [`len`](Self::len) or `pixels` has another length.
     fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), Error>;
+
+    /// Overwrites `pixels` with a part of an example's image, scaled to [`image_size`](Self::image_size). `choose` says
+    /// which, given the size of the image as it is stored; a dataset that keeps larger images than it shows overrides this.
+    ///
+    /// # Shapes, Errors, Panics
+    /// As [`read`](Self::read).
+    fn read_region(
+        &self,
+        index: usize,
+        choose: &mut dyn FnMut(ImageSize) -> Region,
+        pixels: &mut [u8],
+    ) -> Result<(), Error> {
+        let size = self.image_size();
+        let region = choose(size);
+        self.read(index, pixels)?;
+        if region != Region::whole(size) {
+            let image = pixels.to_vec();
+            scale::scale(&image, size, region, size, pixels);
+        }
+        Ok(())
+    }
+
+    /// What an example is called, for messages about it.
+    ///
+    /// # Panics
+    /// If `index` is not below [`len`](Self::len).
+    fn name(&self, index: usize) -> String {
+        format!("example {index}")
+    }
 }
 
 impl<D: Dataset + ?Sized> Dataset for Arc<D> {
@@ -116,6 +147,19 @@ impl<D: Dataset + ?Sized> Dataset for Arc<D> {
 
     fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), Error> {
         (**self).read(index, pixels)
+    }
+
+    fn read_region(
+        &self,
+        index: usize,
+        choose: &mut dyn FnMut(ImageSize) -> Region,
+        pixels: &mut [u8],
+    ) -> Result<(), Error> {
+        (**self).read_region(index, choose, pixels)
+    }
+
+    fn name(&self, index: usize) -> String {
+        (**self).name(index)
     }
 }
 
@@ -213,6 +257,19 @@ impl Dataset for Subset {
     fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), Error> {
         self.dataset.read(self.indices[index] as usize, pixels)
     }
+
+    fn read_region(
+        &self,
+        index: usize,
+        choose: &mut dyn FnMut(ImageSize) -> Region,
+        pixels: &mut [u8],
+    ) -> Result<(), Error> {
+        self.dataset.read_region(self.indices[index] as usize, choose, pixels)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.dataset.name(self.indices[index] as usize)
+    }
 }
 
 #[cfg(test)]
@@ -268,5 +325,23 @@ mod tests {
         part.read(2, &mut b).unwrap();
         assert_eq!(a, b);
         assert_eq!(whole.label(7), part.label(2));
+        let mut corner = |size: ImageSize| Region { width: 8.0, height: 8.0, ..Region::whole(size) };
+        whole.read_region(7, &mut corner, &mut a).unwrap();
+        part.read_region(2, &mut corner, &mut b).unwrap();
+        assert_eq!((a, whole.name(7)), (b, part.name(2)));
+    }
+
+    #[test]
+    fn a_region_of_an_image_is_scaled_to_its_size() {
+        let (set, size) = (dataset(1), ImageSize::square(32));
+        let (mut whole, mut part) = (vec![0; size.len()], vec![0; size.len()]);
+        set.read(0, &mut whole).unwrap();
+        set.read_region(0, &mut Region::whole, &mut part).unwrap();
+        assert_eq!(whole, part);
+        let quarter = Region { left: 8.0, top: 4.0, width: 16.0, height: 16.0 };
+        set.read_region(0, &mut |_| quarter, &mut part).unwrap();
+        let mut expected = vec![0; size.len()];
+        scale::scale(&whole, size, quarter, size, &mut expected);
+        assert_eq!(part, expected);
     }
 }

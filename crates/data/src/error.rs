@@ -98,6 +98,15 @@ pub enum Error {
         expected: &'static str,
     },
 
+    /// An archive does not hold what its headers say.
+    #[error("{}: {problem}; the file is damaged or was cut short: get it again", path.display())]
+    Archive {
+        /// The archive, or an archive within it.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+
     /// A dataset has fewer examples than one batch.
     #[error(
         "the split has {examples} examples, fewer than one batch of {batch_size}: use a smaller batch or more data"

@@ -1,7 +1,8 @@
 //! Datasets, deterministic augmentation and prefetching loaders for architecture search.
 //!
 //! A [`Dataset`] is a set of labelled RGB images of one size: [`cifar::Cifar10`] in its official layout,
-//! [`image_folder::ImageFolder`] for any folder of images, [`synthetic::SyntheticImages`] generated from a seed, or your own. [`Subset`] cuts it into halves and held-out
+//! [`imagenet::ImageNet`] in its tars or unpacked, [`image_folder::ImageFolder`] for any folder of images,
+//! [`synthetic::SyntheticImages`] generated from a seed, or your own. [`Subset`] cuts it into halves and held-out
 //! parts. A [`Loader`] makes augmented, normalized batches of it on worker threads, ahead of the trainer. Every random
 //! number is a function of (seed, purpose, epoch, step, sample), see [`random`]: the same seed gives the same bytes for
 //! any number of threads, and an epoch can be resumed at any step.
@@ -35,8 +36,10 @@ mod error;
 #[cfg(feature = "fetch")]
 pub mod fetch;
 pub mod image_folder;
+pub mod imagenet;
 pub mod loader;
 pub mod manifest;
+mod picture;
 pub mod random;
 pub mod synthetic;
 #[cfg(test)]
@@ -49,6 +52,7 @@ pub use cifar::Cifar10;
 pub use dataset::{Dataset, ImageSize, Normalization, Subset};
 pub use error::Error;
 pub use image_folder::{ImageFolder, ImageFolderConfig};
-pub use loader::{Batch, Batches, Loader};
+pub use imagenet::{ImageNet, ImageNetConfig};
+pub use loader::{BadImages, Batch, Batches, Loader};
 pub use synthetic::{SyntheticConfig, SyntheticImages};
-pub use transform::Augment;
+pub use transform::{Augment, ColourJitter};

@@ -16,27 +16,45 @@ const MAX_DEPTH: usize = 8;
 
 /// One image file.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) path: PathBuf,
-    pub(super) label: u32,
+pub(crate) struct Entry {
+    pub(crate) path: PathBuf,
+    pub(crate) label: u32,
     /// Its place in the dataset's order: SHA-256 of the seed and of its name below the split's folder.
     order: [u8; 32],
 }
 
+impl Entry {
+    /// The file at `path`, which is called `relative` (`class/…/file`) within its split.
+    pub(crate) fn new(path: PathBuf, relative: &str, label: u32, seed: u64) -> Self {
+        Self { path, label, order: order(seed, relative) }
+    }
+}
+
+/// The place of an image in the order of its split: a hash of the seed and of its name.
+pub(crate) fn order(seed: u64, relative: &str) -> [u8; 32] {
+    Sha256::new_with_prefix(seed.to_le_bytes()).chain_update(relative).finalize().into()
+}
+
+/// Entries in the dataset's order.
+pub(crate) fn in_order(mut entries: Vec<Entry>) -> Vec<Entry> {
+    entries.sort_by(|a, b| a.order.cmp(&b.order).then_with(|| a.path.cmp(&b.path)));
+    entries
+}
+
 /// The files of a dataset.
 #[derive(Debug)]
-pub(super) struct Index {
-    pub(super) class_names: Vec<String>,
-    pub(super) train: Vec<Entry>,
-    pub(super) valid: Vec<Entry>,
-    pub(super) test: Option<Vec<Entry>>,
+pub(crate) struct Index {
+    pub(crate) class_names: Vec<String>,
+    pub(crate) train: Vec<Entry>,
+    pub(crate) valid: Vec<Entry>,
+    pub(crate) test: Option<Vec<Entry>>,
     /// True where `valid` was held out of the training images, false where it has a folder of its own.
-    pub(super) held_out: bool,
+    pub(crate) held_out: bool,
 }
 
 impl Index {
     /// Lists a dataset's files and splits them.
-    pub(super) fn new(dir: &Path, held_out: f64, seed: u64) -> Result<Self, Error> {
+    pub(crate) fn new(dir: &Path, held_out: f64, seed: u64) -> Result<Self, Error> {
         if !dir.is_dir() {
             return Err(problem(dir, "it is not a folder"));
         }
@@ -86,7 +104,7 @@ fn hold_out(train: &mut Vec<Entry>, classes: usize, fraction: f64) -> Vec<Entry>
 }
 
 /// Names of the class folders, sorted.
-fn classes(dir: &Path) -> Result<Vec<String>, Error> {
+pub(crate) fn classes(dir: &Path) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
     for path in children(dir)? {
         if path.is_dir() {
@@ -98,7 +116,7 @@ fn classes(dir: &Path) -> Result<Vec<String>, Error> {
 }
 
 /// The entries of a split beside `train/`, whose classes must be among the training classes.
-fn other_split(dir: &Path, class_names: &[String], seed: u64) -> Result<Vec<Entry>, Error> {
+pub(crate) fn other_split(dir: &Path, class_names: &[String], seed: u64) -> Result<Vec<Entry>, Error> {
     if let Some(stranger) = classes(dir)?.iter().find(|name| class_names.binary_search(name).is_err()) {
         return Err(problem(&dir.join(stranger), "train/ has no class of this name"));
     }
@@ -106,21 +124,18 @@ fn other_split(dir: &Path, class_names: &[String], seed: u64) -> Result<Vec<Entr
 }
 
 /// Every image below the class folders of `dir`, in the dataset's order.
-fn entries(dir: &Path, class_names: &[String], seed: u64) -> Result<Vec<Entry>, Error> {
+pub(crate) fn entries(dir: &Path, class_names: &[String], seed: u64) -> Result<Vec<Entry>, Error> {
     let mut entries = Vec::new();
     for (label, name) in class_names.iter().enumerate() {
         let class = dir.join(name);
         if class.is_dir() {
             let mut relative = name.clone();
             collect(&class, &mut relative, MAX_DEPTH, &mut |path, relative| {
-                let mut hash = Sha256::new_with_prefix(seed.to_le_bytes());
-                hash.update(relative);
-                entries.push(Entry { path, label: label as u32, order: hash.finalize().into() });
+                entries.push(Entry::new(path, relative, label as u32, seed));
             })?;
         }
     }
-    entries.sort_by(|a, b| a.order.cmp(&b.order).then_with(|| a.path.cmp(&b.path)));
-    Ok(entries)
+    Ok(in_order(entries))
 }
 
 /// Calls `found` with each image file below `dir` and its name relative to the split, with `/` between parts.

@@ -7,9 +7,8 @@
 //! all images fit the memory budget they are decoded once, when the folder is opened; else each time one is read. It
 //! refuses to guess labels from anything but folder names, and to leave out an unreadable image that was not allowed for.
 
-mod decode;
-mod index;
-mod set;
+pub(crate) mod index;
+pub(crate) mod set;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

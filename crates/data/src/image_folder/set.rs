@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::decode::decode;
 use super::index::Entry;
 use super::{BadImage, ImageFolderConfig};
 use crate::Error;
 use crate::dataset::{CHANNELS, Dataset, ImageSize, Normalization};
+use crate::picture::{Choose, decode};
+use crate::transform::Region;
 
 /// Training images, the first in the dataset's order, that mean and standard deviation are computed from.
 const NORMALIZATION_IMAGES: usize = 1024;
@@ -75,6 +76,16 @@ impl Dataset for ImageSet {
             }
         }
         Ok(())
+    }
+
+    /// From the file, even where images are kept in memory: those have lost what lay outside their centre.
+    fn read_region(&self, index: usize, choose: Choose, pixels: &mut [u8]) -> Result<(), Error> {
+        let path = &self.entries[index].path;
+        read_region(path, self.size, choose, pixels).map_err(|reason| Error::Image { path: path.clone(), reason })
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.entries[index].path.display().to_string()
     }
 }
 
@@ -212,11 +223,16 @@ fn normalization(entries: &[Entry], size: ImageSize) -> Normalization {
 
 /// Overwrites `pixels` with an image file's image; the error is the reason, without the file's name.
 pub(super) fn read_image(path: &Path, size: ImageSize, pixels: &mut [u8]) -> Result<(), String> {
+    read_region(path, size, &mut |source| Region::largest(source, size), pixels)
+}
+
+/// Overwrites `pixels` with the part of an image file's image that `choose` names.
+pub(crate) fn read_region(path: &Path, size: ImageSize, choose: Choose, pixels: &mut [u8]) -> Result<(), String> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|error| error.to_string())?;
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(format!("the file has more than {MAX_FILE_BYTES} bytes"));
     }
-    decode(&bytes, size, pixels)
+    decode(&bytes, size, choose, pixels)
 }

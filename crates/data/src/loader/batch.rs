@@ -49,6 +49,12 @@ impl Batch {
         self.size
     }
 
+    /// Keeps the first `len` examples.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.buffers.images.truncate(len * self.size.len());
+        self.buffers.labels.truncate(len);
+    }
+
     pub(super) fn example_mut(&mut self, position: usize) -> (&mut [f32], &mut u32) {
         let image = &mut self.buffers.images[position * self.size.len()..][..self.size.len()];
         (image, &mut self.buffers.labels[position])

@@ -3,21 +3,24 @@
 //! A batch is a function of (seed, epoch, step) alone, so a run resumes in the middle of an epoch with
 //! [`Batches::skip`], and nothing of a skipped batch is read. Buffers are recycled: after the first few steps a step
 //! makes no allocation of 64 KiB or more, unless reading an image itself needs one. A loader refuses to leave an
-//! example out: an epoch's smaller last batch is used; and a training split smaller than one batch is an error.
+//! example out: an epoch's smaller last batch is used; a training split smaller than one batch is an error, and so is an
+//! image that cannot be read, unless [`BadImages`] allow for it.
 
+mod bad_images;
 mod batch;
 mod workers;
 
 use std::sync::Arc;
 
+pub use bad_images::BadImages;
 pub use batch::Batch;
 use batch::Pool;
 pub use workers::Batches;
 
 use crate::Error;
 use crate::dataset::Dataset;
-use crate::random::{Key, Purpose};
-use crate::transform::{Augment, Transform};
+use crate::random::{Generator, Key, Purpose};
+use crate::transform::{Augment, Crop, Region, Transform};
 
 /// Makes batches of a dataset's examples.
 ///
@@ -45,6 +48,8 @@ struct Source {
     augment: Augment,
     transform: Transform,
     pool: Pool,
+    /// Where unreadable images go that may be left out.
+    bad_images: Option<Arc<BadImages>>,
 }
 
 /// Which examples a step's batch holds, and what is done to them.
@@ -61,8 +66,18 @@ impl Loader {
     /// A loader of batches of `batch_size`, with one worker thread that runs two batches ahead.
     pub fn new(dataset: impl Dataset + 'static, augment: Augment, batch_size: usize) -> Self {
         let transform = Transform::new(dataset.image_size(), &dataset.normalization());
-        let source = Source { dataset: Arc::new(dataset), augment, transform, pool: Pool::default() };
+        let pool = Pool::default();
+        let source = Source { dataset: Arc::new(dataset), augment, transform, pool, bad_images: None };
         Self { source: Arc::new(source), batch_size, workers: 1, ahead: 2 }
+    }
+
+    /// The same loader, which leaves unreadable images out of their batches, as far as `bad_images` allow. Such a batch is
+    /// smaller; one of which nothing is left is an error.
+    pub fn tolerating(self, bad_images: Arc<BadImages>) -> Self {
+        let Source { dataset, augment, transform, pool, .. } = &*self.source;
+        let (dataset, transform, pool) = (dataset.clone(), transform.clone(), pool.clone());
+        let source = Source { dataset, augment: *augment, transform, pool, bad_images: Some(bad_images) };
+        Self { source: Arc::new(source), ..self }
     }
 
     /// The same loader with this many worker threads, each one batch ahead and one at work; 0 makes batches in the
@@ -166,6 +181,7 @@ impl Source {
         }
         scratch.pixels.resize(size.len(), 0);
         let mut batch = self.pool.take(step, count, size);
+        let mut made = 0;
         for position in 0..count {
             if stopped() {
                 return Ok(None);
@@ -183,12 +199,41 @@ impl Source {
                     (index as usize, self.augment, key)
                 }
             };
-            self.dataset.read(index, &mut scratch.pixels)?;
-            let (image, label) = batch.example_mut(position);
-            self.transform.apply(&scratch.pixels, &augment.draw(size, key), image);
+            let mut random = key.generator();
+            if !self.read(index, &augment, &mut random, &mut scratch.pixels)? {
+                continue;
+            }
+            let draw = augment.draw(size, &mut random);
+            for adjustment in draw.adjustments.iter().flatten() {
+                adjustment.apply(&mut scratch.pixels);
+            }
+            let (image, label) = batch.example_mut(made);
+            self.transform.apply(&scratch.pixels, &draw, image);
             *label = self.dataset.label(index);
+            made += 1;
         }
+        if made == 0 {
+            let reason = format!("none of the {count} images of batch {step} can be read");
+            return Err(Error::Image { path: self.dataset.name(first).into(), reason });
+        }
+        batch.truncate(made);
         Ok(Some(batch))
+    }
+
+    /// Reads an example, or the part of it that the augmentation draws; false where it is unreadable and left out.
+    fn read(&self, index: usize, augment: &Augment, random: &mut Generator, pixels: &mut [u8]) -> Result<bool, Error> {
+        let result = match augment.crop {
+            Crop::RandomResized { least_area } => {
+                let mut choose = |source| Region::random_resized(source, least_area, random);
+                self.dataset.read_region(index, &mut choose, pixels)
+            }
+            Crop::Whole | Crop::Padded { .. } => self.dataset.read(index, pixels),
+        };
+        match (result, &self.bad_images) {
+            (Ok(()), _) => Ok(true),
+            (Err(Error::Image { path, reason }), Some(bad)) => bad.add(&path, &reason).map(|()| false),
+            (Err(error), _) => Err(error),
+        }
     }
 }
 

@@ -1,12 +1,19 @@
-//! From pixels to what a network reads: padded random crop, horizontal flip, normalization, cutout. What is done to an
-//! image is drawn from a [`Key`] and applied in a second step, so that the same key gives the same numbers
-//! whatever thread does it, and a test can hand in its own draws. Sizes never change here.
+//! From pixels to what a network reads: random crop, colour jitter, horizontal flip, normalization, cutout. What is done to
+//! an image is drawn from a keyed generator and applied in a second step, so that the same key gives the same numbers
+//! whatever thread does it, and a test can hand in its own draws. What brings an image to the network's size is not here:
+//! a [`Region`] only says which part of it is wanted.
+
+mod jitter;
+mod region;
+
+pub use jitter::{Adjustment, Adjustments, ColourJitter};
+pub use region::Region;
 
 use crate::dataset::{CHANNELS, ImageSize, Normalization};
-use crate::random::Key;
+use crate::random::Generator;
 
 /// How the part of an image that a network sees is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub enum Crop {
     /// The whole image.
@@ -16,13 +23,20 @@ pub enum Crop {
         /// Pixels added on each side.
         padding: usize,
     },
+    /// A random part of the image as it was before it was scaled ([`Region::random_resized`]).
+    RandomResized {
+        /// The least share of the image's area.
+        least_area: f64,
+    },
 }
 
-/// Which random changes training images go through, in this order: crop, flip, normalization, cutout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+/// Which random changes training images go through, in this order: crop, colours, flip, normalization, cutout.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Augment {
     /// The crop.
     pub crop: Crop,
+    /// Random colours.
+    pub jitter: Option<ColourJitter>,
     /// Mirror left and right with probability ½.
     pub flip: bool,
     /// Set a square of this side, centred on a uniformly random pixel and clipped at the border, to the mean colour
@@ -33,12 +47,12 @@ pub struct Augment {
 impl Augment {
     /// No change: what evaluation uses.
     pub const fn none() -> Self {
-        Self { crop: Crop::Whole, flip: false, cutout: None }
+        Self { crop: Crop::Whole, jitter: None, flip: false, cutout: None }
     }
 
     /// The CIFAR recipe of the paper's section 3.1 and appendix: padding 4, crop, flip.
     pub const fn cifar() -> Self {
-        Self { crop: Crop::Padded { padding: 4 }, flip: true, cutout: None }
+        Self { crop: Crop::Padded { padding: 4 }, flip: true, ..Self::none() }
     }
 
     /// The CIFAR recipe in proportion to another image size: padding of an eighth of the shorter side.
@@ -46,18 +60,23 @@ impl Augment {
         Self { crop: Crop::Padded { padding: size.height.min(size.width) / 8 }, ..Self::cifar() }
     }
 
+    /// The ImageNet recipe of the paper's appendix: random resized crop, flip, colour jitter.
+    pub const fn imagenet() -> Self {
+        let crop = Crop::RandomResized { least_area: 0.08 };
+        Self { crop, jitter: Some(ColourJitter::IMAGENET), flip: true, cutout: None }
+    }
+
     /// The same with cutout of a square of this side (0: without cutout).
     pub fn with_cutout(self, side: usize) -> Self {
         Self { cutout: (side > 0).then_some(side), ..self }
     }
 
-    /// Draws what happens to one image of this size.
-    pub fn draw(&self, size: ImageSize, key: Key) -> Draw {
+    /// Draws what happens to one image of this size, of which the crop has already chosen the part where it does that.
+    pub fn draw(&self, size: ImageSize, random: &mut Generator) -> Draw {
         if *self == Self::none() {
             return Draw::default();
         }
-        let mut random = key.generator();
-        let mut draw = Draw::default();
+        let mut draw = Draw { adjustments: self.jitter.map(|jitter| jitter.draw(random)), ..Draw::default() };
         if let Crop::Padded { padding } = self.crop {
             let mut shift = || random.below(2 * padding + 1) as isize - padding as isize;
             (draw.down, draw.right) = (shift(), shift());
@@ -77,9 +96,11 @@ impl Augment {
     }
 }
 
-/// What happens to one image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What happens to one image of the network's size.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Draw {
+    /// Changes of its colours, which the caller applies to the bytes first.
+    pub adjustments: Option<Adjustments>,
     /// Rows that the crop lies below the image's top (negative: above).
     pub down: isize,
     /// Columns that the crop lies right of the image's left edge (negative: left of it).
@@ -169,7 +190,7 @@ impl Transform {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Purpose;
+    use crate::random::{Key, Purpose};
 
     const SIZE: ImageSize = ImageSize { height: 5, width: 7 };
 
@@ -200,7 +221,7 @@ mod tests {
         for down in -6..=6 {
             for right in -8..=8 {
                 for (flip, cutout) in [(false, None), (true, None), (false, cut), (true, cut)] {
-                    let draw = Draw { down, right, flip, cutout };
+                    let draw = Draw { down, right, flip, cutout, adjustments: None };
                     out.fill(f32::NAN);
                     transform.apply(&pixels, &draw, &mut out);
                     for (at, &value) in out.iter().enumerate() {
@@ -219,8 +240,8 @@ mod tests {
         let (mut down, mut flips, mut full) = ([0; 9], 0, 0);
         for sample in 0..9000 {
             let key = Key::new(5, Purpose::AUGMENT).epoch(2).sample(sample);
-            let draw = augment.draw(size, key);
-            assert_eq!(draw, augment.draw(size, key));
+            let draw = augment.draw(size, &mut key.generator());
+            assert_eq!(draw, augment.draw(size, &mut key.generator()));
             down[(draw.down + 4) as usize] += 1;
             assert!((-4..=4).contains(&draw.right));
             flips += usize::from(draw.flip);
@@ -237,7 +258,7 @@ mod tests {
 
     #[test]
     fn evaluation_changes_nothing_but_the_scale() {
-        let draw = Augment::none().draw(SIZE, Key::new(0, Purpose::AUGMENT));
+        let draw = Augment::none().draw(SIZE, &mut Key::new(0, Purpose::AUGMENT).generator());
         assert_eq!(draw, Draw::default());
     }
 }
