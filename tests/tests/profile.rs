@@ -37,3 +37,12 @@ fn memory_of_a_training_step_is_what_the_project_promises() {
     assert!(bytes("DARTS_V2 --task cifar10") <= 6_000_000_000);
     assert!(bytes("supernet --task cifar10 --batch-size 32") < bytes("supernet --task cifar10"));
 }
+
+#[test]
+fn the_mobile_limit_separates_darts_from_nasnet() {
+    assert_eq!(profile("DARTS_V2 --task imagenet")["mobile"], true);
+    assert_eq!(profile("NASNet --task imagenet")["mobile"], false);
+    assert_eq!(profile("DARTS_V2 --task cifar10").get("mobile"), None);
+    let text = run("profile NASNet --task imagenet".split(' ')).expect_success();
+    assert!(text.contains("beyond its limit of less than 600,000,000"), "{text}");
+}

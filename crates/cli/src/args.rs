@@ -96,6 +96,17 @@ pub(crate) enum Preset {
     Laptop,
     /// Minutes on two cores
     Quick,
+    /// For Tiny-ImageNet, 64 × 64 pixels (imagenet)
+    TinyImagenet,
+}
+
+/// `--schedule`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ScheduleArg {
+    /// Half a cosine, down to --learning-rate-min
+    Cosine,
+    /// Times --decay at every epoch
+    Exponential,
 }
 
 /// `--order`.
@@ -188,6 +199,18 @@ pub(crate) struct TrainArgs {
     /// Share of the target spread over all classes
     #[arg(long, value_name = "SHARE", help_heading = "Settings")]
     pub(crate) label_smoothing: Option<f64>,
+    /// How the learning rate falls [default: cosine; imagenet: exponential]
+    #[arg(long, help_heading = "Settings")]
+    pub(crate) schedule: Option<ScheduleArg>,
+    /// Factor of the learning rate at every epoch (exponential)
+    #[arg(long, value_name = "FACTOR", help_heading = "Settings")]
+    pub(crate) decay: Option<f64>,
+    /// Parts that a batch is cut into, for small memories; batch norm then sees a part at a time
+    #[arg(long, value_name = "N", help_heading = "Settings")]
+    pub(crate) accumulate: Option<usize>,
+    /// Unreadable images that may be left out; they are listed in bad-images.txt [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_bad_images: Option<usize>,
 }
 
 /// Options that change how a run is carried out, and not its result.
@@ -230,9 +253,18 @@ pub(crate) struct MachineArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Data")]
 pub(crate) struct DataArgs {
-    /// Side that images are resized to (image-folder) or made in (synthetic-images), pixels
+    /// Side that images are resized to (image-folder, imagenet) or made in (synthetic-images), pixels
     #[arg(long, value_name = "PIXELS")]
     pub(crate) image_size: Option<usize>,
+    /// Shorter side of an image whose centre is evaluated (imagenet) [default: 8/7 of the image size]
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) resize: Option<usize>,
+    /// Least share of an image's area that a random crop shows (imagenet)
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) least_area: Option<f64>,
+    /// Change colours at random in training (imagenet)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) colour_jitter: Option<bool>,
     /// Share of each class that is the test set where the folder has no val/ (image-folder)
     #[arg(long, value_name = "SHARE")]
     pub(crate) test_fraction: Option<f64>,
@@ -303,7 +335,7 @@ pub(crate) enum SplitArg {
     Test,
 }
 
-/// `darts eval`.
+/// `darts eval`. Its --data may also be any folder that has nothing but folders of images, named like classes of the run.
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
     /// Folder of a finished training
@@ -311,6 +343,9 @@ pub(crate) struct EvalArgs {
     /// Which part of the data
     #[arg(long, default_value = "test")]
     pub(crate) split: SplitArg,
+    /// Unreadable images that may be left out
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) max_bad_images: usize,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -15,7 +15,8 @@ pub(crate) fn run(typed: &EvalArgs) -> Result<()> {
     };
     interrupt::listen()?;
     let mut terminal = Terminal::new(typed.machine.quiet);
-    let options = meant::machine(&typed.machine);
+    let mut options = meant::machine(&typed.machine);
+    options.max_bad_images = typed.max_bad_images;
     let result = darts_runs::evaluate(&typed.run_dir, split, &options, &mut terminal)?;
     drop(terminal);
     if typed.json {

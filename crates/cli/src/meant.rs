@@ -5,11 +5,13 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use darts_cells::genotype::{ConvGenotype, Genotype};
+use darts_data::ImageNetConfig;
 use darts_runs::genotype::{GenotypeKind, resolve};
 use darts_runs::{DataConfig, Device, RunOptions, Schedule, SearchConfig, TrainConfig};
 
 use crate::args::{
-    DataArgs, Kind, MachineArgs, Preset, RunArgs, SearchArgs, SearchTask, SettingArgs, TrainArgs, TrainTask,
+    DataArgs, Kind, MachineArgs, Preset, RunArgs, ScheduleArg, SearchArgs, SearchTask, SettingArgs, TrainArgs,
+    TrainTask,
 };
 use crate::failure::{Failure, Result, failed, usage};
 
@@ -17,6 +19,7 @@ use crate::failure::{Failure, Result, failed, usage};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Images {
     Cifar10,
+    ImageNet,
     Folder,
     Synthetic,
 }
@@ -36,7 +39,7 @@ impl Images {
             TrainTask::Cifar10 => Ok(Self::Cifar10),
             TrainTask::ImageFolder => Ok(Self::Folder),
             TrainTask::SyntheticImages => Ok(Self::Synthetic),
-            TrainTask::Imagenet => Err(usage("this version does not train on imagenet; use image-folder")),
+            TrainTask::Imagenet => Ok(Self::ImageNet),
             TrainTask::Ptb | TrainTask::Wikitext2 | TrainTask::Text | TrainTask::SyntheticText => Err(no_text("train")),
         }
     }
@@ -44,23 +47,33 @@ impl Images {
     /// The preset where none was typed: generated images are there for trying things out.
     fn preset(self) -> Preset {
         match self {
-            Self::Cifar10 | Self::Folder => Preset::Paper,
+            Self::Cifar10 | Self::ImageNet | Self::Folder => Preset::Paper,
             Self::Synthetic => Preset::Quick,
         }
     }
 
-    /// The data's settings, with what was typed on top of the defaults.
-    fn config(self, typed: &DataArgs) -> Result<DataConfig> {
-        let mut config = match self {
+    /// The data's settings where neither a preset nor an option says more.
+    fn data(self) -> DataConfig {
+        match self {
             Self::Cifar10 => DataConfig::Cifar10 {},
+            Self::ImageNet => DataConfig::imagenet(),
             Self::Folder => DataConfig::image_folder(),
             Self::Synthetic => DataConfig::synthetic_images(),
-        };
+        }
+    }
+
+    /// The data's settings `config`, with what was typed on top of them.
+    fn typed(self, mut config: DataConfig, typed: &DataArgs) -> Result<DataConfig> {
         let mut wrong = Vec::new();
         match &mut config {
-            DataConfig::Cifar10 {} => {
-                wrong.extend(typed.image_size.map(|_| "--image-size"));
-                wrong.extend(typed.test_fraction.map(|_| "--test-fraction"));
+            DataConfig::Cifar10 {} => wrong.extend(typed.image_size.map(|_| "--image-size")),
+            DataConfig::ImageNet { image_size, resize, least_area, colour_jitter } => {
+                if let Some(side) = typed.image_size {
+                    (*image_size, *resize) = (side, ImageNetConfig::new(side).resize);
+                }
+                set(resize, typed.resize);
+                set(least_area, typed.least_area);
+                set(colour_jitter, typed.colour_jitter);
             }
             DataConfig::ImageFolder { image_size, test_fraction } => {
                 set(image_size, typed.image_size);
@@ -71,8 +84,15 @@ impl Images {
                 set(train_images, typed.train_images);
                 set(test_images, typed.test_images);
                 set(data_seed, typed.data_seed);
-                wrong.extend(typed.test_fraction.map(|_| "--test-fraction"));
             }
+        }
+        if self != Self::Folder {
+            wrong.extend(typed.test_fraction.map(|_| "--test-fraction"));
+        }
+        if self != Self::ImageNet {
+            wrong.extend(typed.resize.map(|_| "--resize"));
+            wrong.extend(typed.least_area.map(|_| "--least-area"));
+            wrong.extend(typed.colour_jitter.map(|_| "--colour-jitter"));
         }
         if self != Self::Synthetic {
             wrong.extend(typed.train_images.map(|_| "--train-images (use --train-limit)"));
@@ -84,6 +104,10 @@ impl Images {
             Some(option) => Err(usage(format!("{} has no {option}", config.task()))),
         }
     }
+}
+
+fn no_preset(data: &DataConfig) -> Failure {
+    usage(format!("{} has no preset tiny-imagenet", data.task()))
 }
 
 fn no_text(verb: &str) -> Failure {
@@ -104,12 +128,13 @@ fn set<T: Copy>(setting: &mut T, typed: Option<T>) {
 /// [`Failure::Usage`] for a task that this version cannot do, an option that its task has not, a setting out of range.
 pub(crate) fn search(typed: &SearchArgs) -> Result<SearchConfig> {
     let images = Images::of_search(typed.task)?;
-    let data = images.config(&typed.data)?;
+    let data = images.typed(images.data(), &typed.data)?;
     let settings = &typed.settings;
     let preset = match settings.preset.unwrap_or(images.preset()) {
         Preset::Paper => SearchConfig::cifar10(),
         Preset::Laptop => SearchConfig::laptop(),
         Preset::Quick => SearchConfig::quick(),
+        Preset::TinyImagenet => return Err(no_preset(&data)),
     };
     let mut config = SearchConfig { data, ..preset };
     set(&mut config.order, typed.order.map(Into::into));
@@ -138,18 +163,31 @@ pub(crate) fn search(typed: &SearchArgs) -> Result<SearchConfig> {
 /// As [`search`], and for a genotype that cannot be had.
 pub(crate) fn train(typed: &TrainArgs) -> Result<TrainConfig> {
     let images = Images::of_training(typed.task)?;
-    let data = images.config(&typed.data)?;
     let settings = &typed.settings;
     let genotype = conv_genotype(&typed.genotype)?;
-    let preset = match (settings.preset.unwrap_or(images.preset()), typed.selection) {
-        (Preset::Paper, false) => TrainConfig::for_data(data.clone(), genotype),
-        (Preset::Paper, true) => TrainConfig::cifar10_selection(genotype),
-        (Preset::Laptop, false) => TrainConfig::laptop(genotype),
-        (Preset::Laptop, true) => TrainConfig::laptop_selection(genotype),
-        (Preset::Quick, false) => TrainConfig::quick(genotype),
-        (Preset::Quick, true) => TrainConfig::quick_selection(genotype),
+    let preset = match (images, settings.preset.unwrap_or(images.preset()), typed.selection) {
+        (Images::ImageNet, _, true) => return Err(usage("imagenet has no --selection: cells are chosen on cifar10")),
+        (Images::ImageNet, Preset::Paper, _) => TrainConfig::imagenet(genotype),
+        (Images::ImageNet, Preset::Laptop, _) => TrainConfig::imagenet_laptop(genotype),
+        (Images::ImageNet, Preset::Quick, _) => TrainConfig::imagenet_quick(genotype),
+        (Images::ImageNet, Preset::TinyImagenet, _) => TrainConfig::tiny_imagenet(genotype),
+        (_, Preset::Paper, false) => TrainConfig::for_data(images.data(), genotype),
+        (_, Preset::Paper, true) => TrainConfig::cifar10_selection(genotype),
+        (_, Preset::Laptop, false) => TrainConfig::laptop(genotype),
+        (_, Preset::Laptop, true) => TrainConfig::laptop_selection(genotype),
+        (_, Preset::Quick, false) => TrainConfig::quick(genotype),
+        (_, Preset::Quick, true) => TrainConfig::quick_selection(genotype),
+        (_, Preset::TinyImagenet, _) => return Err(no_preset(&images.data())),
     };
-    let mut config = TrainConfig { data, ..preset };
+    let data = if images == Images::ImageNet { preset.data.clone() } else { images.data() };
+    let mut config = TrainConfig { data: images.typed(data, &typed.data)?, ..preset };
+    if let Some(schedule) = typed.schedule {
+        config.schedule = match schedule {
+            ScheduleArg::Cosine => Schedule::Cosine { learning_rate_min: 0.0 },
+            ScheduleArg::Exponential => Schedule::Exponential { decay: 0.97 },
+        };
+    }
+    set(&mut config.accumulate, typed.accumulate);
     set(&mut config.held_out, typed.held_out);
     set(&mut config.auxiliary, typed.auxiliary);
     set(&mut config.auxiliary_weight, typed.auxiliary_weight);
@@ -163,8 +201,17 @@ pub(crate) fn train(typed: &TrainArgs) -> Result<TrainConfig> {
     set(&mut config.init_channels, settings.init_channels);
     set(&mut config.layers, settings.layers);
     set(&mut config.learning_rate, settings.learning_rate);
-    if let Schedule::Cosine { learning_rate_min } = &mut config.schedule {
-        *learning_rate_min = floor(settings, config.learning_rate, *learning_rate_min);
+    match &mut config.schedule {
+        Schedule::Cosine { .. } if typed.decay.is_some() => {
+            return Err(usage("--decay is for --schedule exponential"));
+        }
+        Schedule::Cosine { learning_rate_min } => {
+            *learning_rate_min = floor(settings, config.learning_rate, *learning_rate_min);
+        }
+        Schedule::Exponential { .. } if settings.learning_rate_min.is_some() => {
+            return Err(usage("--learning-rate-min is for --schedule cosine"));
+        }
+        Schedule::Exponential { decay } => set(decay, typed.decay),
     }
     set(&mut config.momentum, settings.momentum);
     set(&mut config.weight_decay, settings.weight_decay);

@@ -8,6 +8,9 @@ use crate::args::{ProfileArgs, ProfileTask};
 use crate::failure::{Result, failed, print, usage};
 use crate::meant;
 
+/// Multiply-adds of a network in the mobile setting are fewer than this (section 3.4 of the paper).
+const MOBILE_LIMIT: u64 = 600_000_000;
+
 pub(crate) fn run(typed: &ProfileArgs) -> Result<()> {
     let is_supernet = typed.genotype == "supernet";
     let (mut config, batch) = match typed.task {
@@ -32,22 +35,28 @@ pub(crate) fn run(typed: &ProfileArgs) -> Result<()> {
     let network = network.map_err(failed)?;
     let (parameters, with_auxiliary) = network.parameter_count();
     let (multiply_adds, bytes) = (network.multiply_adds(), network.training_bytes(batch));
+    let mobile = (typed.task == ProfileTask::Imagenet).then_some(multiply_adds < MOBILE_LIMIT);
     if typed.json {
-        return print(
-            &json!({
-                "parameters": parameters,
-                "parameters_with_auxiliary": with_auxiliary,
-                "multiply_adds": multiply_adds,
-                "training_bytes": bytes,
-            })
-            .to_string(),
-        );
+        let mut profile = json!({
+            "parameters": parameters,
+            "parameters_with_auxiliary": with_auxiliary,
+            "multiply_adds": multiply_adds,
+            "training_bytes": bytes,
+        });
+        if let Some(mobile) = mobile {
+            profile["mobile"] = mobile.into();
+        }
+        return print(&profile.to_string());
     }
     print(&format!("parameters           {}", grouped(parameters as u64)))?;
     if with_auxiliary != parameters {
         print(&format!("  with auxiliary     {}", grouped(with_auxiliary as u64)))?;
     }
     print(&format!("multiply-adds        {}", grouped(multiply_adds)))?;
+    if let Some(mobile) = mobile {
+        let verdict = if mobile { "within" } else { "beyond" };
+        print(&format!("  mobile setting     {verdict} its limit of less than {}", grouped(MOBILE_LIMIT)))?;
+    }
     print(&format!("a training step      {:.2} GB at batch {batch}", bytes as f64 / 1e9))
 }
 

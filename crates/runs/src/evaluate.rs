@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use darts_cells::conv::ConvNetwork;
 use darts_cells::parameters::{self, Extra};
+use darts_data::BadImages;
 use darts_data::dataset::Dataset;
 use darts_data::image_folder::read_image;
+use darts_data::imagenet::{Centre, StoredImages};
 use darts_data::transform::{Draw, Transform};
 
-use crate::config::{RunKind, TrainConfig};
+use crate::config::{DataConfig, RunKind, TrainConfig};
 use crate::engine::Watch;
 use crate::error::{Error, Result};
 use crate::folder::{DataRecord, RECORD, RunRecord, WEIGHTS};
@@ -80,7 +82,14 @@ impl Model {
         let data = record.data;
         data.validate().map_err(|reason| Error::bad_file(dir.join(RECORD), reason))?;
         let classes = data.classes.len();
-        let sizes = network_config(config.init_channels, config.layers, config.auxiliary, classes, data.image_size());
+        let sizes = network_config(
+            config.init_channels,
+            config.layers,
+            config.auxiliary,
+            classes,
+            data.image_size(),
+            &config.data,
+        );
         let network = ConvNetwork::discrete(&config.genotype, &sizes)?;
         let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
         let tables = [network.parameters(), network.statistics()];
@@ -90,12 +99,40 @@ impl Model {
         Ok(Self { config, data, network, theta, statistics })
     }
 
+    /// The images to evaluate on: a split of the data that it was trained for, or all of another folder that has nothing
+    /// but folders named like its classes.
+    fn images(&self, dir: &Path, split: Split, options: &RunOptions) -> Result<Arc<dyn Dataset>> {
+        let (data, given) = (&self.data, options.data_dir.as_deref());
+        let of_classes = |folder: &PathBuf| StoredImages::fits(folder, &data.classes);
+        let folders = given.into_iter().flat_map(|dir| [dir.to_path_buf(), dir.join("test"), dir.join("val")]);
+        if let Some(folder) = folders.into_iter().find(of_classes).filter(|_| split == Split::Test) {
+            let centre = match self.config.data {
+                DataConfig::ImageNet { resize, .. } => Centre::Of(resize),
+                _ => Centre::Largest,
+            };
+            let (size, normalization) = (data.image_size(), data.normalization());
+            return Ok(Arc::new(StoredImages::in_folder(&folder, &data.classes, size, centre, normalization)?));
+        }
+        let images = Images::open(&self.config.data, given)?.limited(self.config.train_limit);
+        let found = images.record(data.train, data.valid);
+        if (&found.classes, found.image_size) != (&data.classes, data.image_size) {
+            return Err(Error::DataDiffers {
+                dir: dir.to_path_buf(),
+                field: "classes".into(),
+                stored: data.classes.len().to_string(),
+                given: format!("{} (or others)", found.classes.len()),
+            });
+        }
+        choose(&images, &self.config, split)
+    }
+
     fn trained(&self) -> Trained<'_> {
         Trained { network: &self.network, theta: &self.theta, statistics: &self.statistics, weights: &[] }
     }
 }
 
-/// Evaluates the trained run in `dir` on a split of the data that it was trained for.
+/// Evaluates the trained run in `dir` on a split of the data that it was trained for, or on all images of another folder
+/// with a folder for each of its classes, or for some of them ([`RunOptions::data_dir`]).
 ///
 /// # Errors
 /// [`Error::NotReady`] when the folder is no finished training, [`Error::Config`] for the validation data of a run that
@@ -105,21 +142,12 @@ pub fn evaluate(dir: &Path, split: Split, options: &RunOptions, progress: &mut d
     options.device.open()?;
     let model = Model::read(dir)?;
     options.on_threads(|| {
-        let images = Images::open(&model.config.data, options.data_dir.as_deref())?.limited(model.config.train_limit);
-        let found = images.record(model.data.train, model.data.valid);
-        if (&found.classes, found.image_size) != (&model.data.classes, model.data.image_size) {
-            return Err(Error::DataDiffers {
-                dir: dir.to_path_buf(),
-                field: "classes".into(),
-                stored: model.data.classes.len().to_string(),
-                given: format!("{} (or others)", found.classes.len()),
-            });
-        }
-        let set = choose(&images, &model.config, split)?;
-        let batch = model.config.batch_size.min(set.len());
+        let set = model.images(dir, split, options)?;
+        let batch = model.config.part_size().min(set.len());
         let mut workspace = model.network.workspace(batch);
+        let bad_images = Arc::new(BadImages::new(options.max_bad_images));
         let name = if split == Split::Test { "test" } else { "validation" };
-        let scores = model.trained().scores(&mut workspace, &set, name, &mut Watch::new(progress))?;
+        let scores = model.trained().scores(&mut workspace, &set, &bad_images, name, &mut Watch::new(progress))?;
         let scores = scores.ok_or_else(|| Error::NotReady {
             dir: dir.to_path_buf(),
             reason: "was not evaluated to the end: interrupted".into(),

@@ -72,6 +72,9 @@ pub struct RunOptions {
     pub resume: bool,
     /// Stop cleanly after so many steps of this invocation.
     pub max_steps: Option<u64>,
+    /// Unreadable images that a training may leave out of its batches before it is an error. They are listed in the run's
+    /// `bad-images.txt`.
+    pub max_bad_images: usize,
     /// Save every so many steps, besides at the end of each epoch; 200 where not given.
     pub checkpoint_every: Option<u64>,
 }

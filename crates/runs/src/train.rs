@@ -35,8 +35,9 @@ impl TrainRun {
     pub fn open_or_create(dir: impl Into<PathBuf>, config: TrainConfig, options: RunOptions) -> Result<Self> {
         config.validate()?;
         let identity = Identity { kind: RunKind::Train, task: config.data.task(), seed: config.seed, config: &config };
-        let run = OpenRun::open(dir.into(), identity, options, |options| {
-            let task = ImageTraining::open(&config, options)?;
+        let dir = dir.into();
+        let run = OpenRun::open(dir.clone(), identity, options, |options| {
+            let task = ImageTraining::open(&config, options, dir)?;
             let record = task.record();
             let w = Vector::from_vec(task.initial(), &options.device.open()?)?;
             let sgd = SgdConfig { momentum: config.momentum, weight_decay: config.weight_decay };

@@ -51,6 +51,18 @@ pub enum DataConfig {
     /// CIFAR-10 in its official binary layout.
     #[serde(rename = "cifar10")]
     Cifar10 {},
+    /// ImageNet: the official tars, the folders that they unpack to, or Tiny-ImageNet. The network has the ImageNet stem.
+    #[serde(rename = "imagenet")]
+    ImageNet {
+        /// Side of the square that the network sees, pixels.
+        image_size: usize,
+        /// For evaluation the shorter side is scaled to this, and the centre shown.
+        resize: usize,
+        /// Least share of an image's area that a random crop shows in training.
+        least_area: f64,
+        /// Whether colours are changed at random in training.
+        colour_jitter: bool,
+    },
     /// Any folder of images with a subfolder for each class.
     ImageFolder {
         /// Every image is resized to this side, pixels.
@@ -76,9 +88,15 @@ impl DataConfig {
     pub fn task(&self) -> &'static str {
         match self {
             Self::Cifar10 {} => "cifar10",
+            Self::ImageNet { .. } => "imagenet",
             Self::ImageFolder { .. } => "image-folder",
             Self::SyntheticImages { .. } => "synthetic-images",
         }
+    }
+
+    /// ImageNet as the paper trains on it (appendix A.2.3): 224 pixels, random resized crop, colour jitter.
+    pub fn imagenet() -> Self {
+        Self::ImageNet { image_size: 224, resize: 256, least_area: 0.08, colour_jitter: true }
     }
 
     /// An image folder at 32 × 32 pixels, a tenth of it the test set where it has none.
@@ -94,6 +112,11 @@ impl DataConfig {
     pub(crate) fn validate(&self) -> Result<()> {
         match self {
             Self::Cifar10 {} => Ok(()),
+            Self::ImageNet { image_size, resize, least_area, .. } => {
+                whole("image_size", *image_size, 8, 1024)?;
+                whole("resize", *resize, *image_size, 4096)?;
+                real("least_area", *least_area, 0.01, 1.0)
+            }
             Self::ImageFolder { image_size, test_fraction } => {
                 whole("image_size", *image_size, 8, 1024)?;
                 real("test_fraction", *test_fraction, 0.0, 0.9)

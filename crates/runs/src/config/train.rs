@@ -36,6 +36,11 @@ pub struct TrainConfig {
     pub epochs: usize,
     /// Images in a batch.
     pub batch_size: usize,
+    /// Parts that a batch is cut into: one after another goes through the network, and the step takes the mean of their
+    /// gradients. It needs the memory of one part. Batch norm then normalizes each part by its own statistics, and updates
+    /// the running ones once a part, so the result is not that of an uncut batch.
+    #[serde(default = "uncut")]
+    pub accumulate: usize,
     /// Use only the first so many training images.
     pub train_limit: Option<usize>,
     /// Share of each class's training images that is kept for validation and not trained on. With one, the test set is not
@@ -67,6 +72,11 @@ pub struct TrainConfig {
     pub grad_clip: f64,
 }
 
+/// What runs did before batches could be cut.
+fn uncut() -> usize {
+    1
+}
+
 impl TrainConfig {
     /// The paper's evaluation on CIFAR-10 (appendix A.2.1): 600 epochs, 20 cells, C = 36, batch 96.
     pub fn cifar10(genotype: ConvGenotype) -> Self {
@@ -76,6 +86,7 @@ impl TrainConfig {
             genotype,
             epochs: 600,
             batch_size: 96,
+            accumulate: 1,
             train_limit: None,
             held_out: 0.0,
             init_channels: 36,
@@ -97,6 +108,61 @@ impl TrainConfig {
     pub fn for_data(data: DataConfig, genotype: ConvGenotype) -> Self {
         let auxiliary = matches!(data, DataConfig::Cifar10 {});
         Self { data, auxiliary, ..Self::cifar10(genotype) }
+    }
+
+    /// The paper's transfer to ImageNet in the mobile setting (appendix A.2.3): 250 epochs, 14 cells, C = 48, batch 128.
+    pub fn imagenet(genotype: ConvGenotype) -> Self {
+        Self {
+            data: DataConfig::imagenet(),
+            epochs: 250,
+            batch_size: 128,
+            init_channels: 48,
+            layers: 14,
+            cutout: 0,
+            drop_path_prob: 0.0,
+            label_smoothing: 0.1,
+            learning_rate: 0.1,
+            schedule: Schedule::Exponential { decay: 0.97 },
+            weight_decay: 3e-5,
+            ..Self::cifar10(genotype)
+        }
+    }
+
+    /// The same network on Tiny-ImageNet: 200 classes, 64 × 64 pixels, too few for an auxiliary head. Larger crops and a
+    /// cosine, for a fifth of the epochs. By its operations an epoch is 26 TFLOP: minutes on a few cores.
+    pub fn tiny_imagenet(genotype: ConvGenotype) -> Self {
+        Self {
+            data: DataConfig::ImageNet { image_size: 64, resize: 64, least_area: 0.25, colour_jitter: true },
+            epochs: 50,
+            auxiliary: false,
+            schedule: Schedule::Cosine { learning_rate_min: 0.0 },
+            ..Self::imagenet(genotype)
+        }
+    }
+
+    /// An evening on a laptop's CPU: a smaller network on the first 100,000 of ImageNet's images at 64 × 64 pixels.
+    pub fn imagenet_laptop(genotype: ConvGenotype) -> Self {
+        Self {
+            data: DataConfig::ImageNet { image_size: 64, resize: 73, least_area: 0.25, colour_jitter: true },
+            epochs: 15,
+            train_limit: Some(100_000),
+            init_channels: 32,
+            layers: 8,
+            ..Self::tiny_imagenet(genotype)
+        }
+    }
+
+    /// Seconds, on generated archives.
+    pub fn imagenet_quick(genotype: ConvGenotype) -> Self {
+        Self {
+            data: DataConfig::ImageNet { image_size: 32, resize: 36, least_area: 0.5, colour_jitter: true },
+            epochs: 6,
+            batch_size: 32,
+            train_limit: None,
+            init_channels: 16,
+            layers: 3,
+            ..Self::imagenet_laptop(genotype)
+        }
     }
 
     /// The short training that the paper chooses between searches with (section 3.3): 100 epochs, a tenth of the training
@@ -134,6 +200,11 @@ impl TrainConfig {
         Self { epochs: 5, held_out: 0.1, ..Self::laptop(genotype) }
     }
 
+    /// Images that go through the network at once: those of the largest part of a batch.
+    pub fn part_size(&self) -> usize {
+        self.batch_size.div_ceil(self.accumulate.max(1))
+    }
+
     /// Checks every setting by itself.
     ///
     /// # Errors
@@ -142,6 +213,7 @@ impl TrainConfig {
         self.data.validate()?;
         whole("epochs", self.epochs, 1, 100_000)?;
         whole("batch_size", self.batch_size, 1, 65_536)?;
+        whole("accumulate", self.accumulate, 1, self.batch_size)?;
         if let Some(limit) = self.train_limit {
             whole("train_limit", limit, 1, usize::MAX)?;
         }
@@ -162,5 +234,50 @@ impl TrainConfig {
         real("momentum", self.momentum, 0.0, 0.9999)?;
         real("weight_decay", self.weight_decay, 0.0, 1.0)?;
         real("grad_clip", self.grad_clip, 1e-6, 1e6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use darts_cells::genotype::named;
+
+    use super::*;
+
+    #[test]
+    fn presets_are_valid_and_survive_json() {
+        let genotype = || named::conv("DARTS_V2").unwrap();
+        for preset in [
+            TrainConfig::cifar10(genotype()),
+            TrainConfig::imagenet(genotype()),
+            TrainConfig::tiny_imagenet(genotype()),
+            TrainConfig::imagenet_laptop(genotype()),
+            TrainConfig::imagenet_quick(genotype()),
+            TrainConfig::laptop(genotype()),
+            TrainConfig::quick_selection(genotype()),
+        ] {
+            preset.validate().unwrap();
+            let text = serde_json::to_string(&preset).unwrap();
+            assert_eq!(serde_json::from_str::<TrainConfig>(&text).unwrap(), preset);
+        }
+    }
+
+    #[test]
+    fn a_batch_is_cut_into_parts_that_hold_all_of_it() {
+        let config = |batch_size, accumulate| TrainConfig {
+            batch_size,
+            accumulate,
+            ..TrainConfig::imagenet(named::conv("DARTS_V2").unwrap())
+        };
+        assert_eq!([(128, 1), (128, 4), (128, 3), (5, 5)].map(|(b, n)| config(b, n).part_size()), [128, 32, 43, 1]);
+        let refused = config(4, 5).validate().unwrap_err().to_string();
+        assert!(refused.starts_with("accumulate = 5"), "{refused}");
+    }
+
+    #[test]
+    fn a_configuration_from_before_batches_could_be_cut_is_read() {
+        let config = TrainConfig::cifar10(named::conv("DARTS_V2").unwrap());
+        let mut json = serde_json::to_value(&config).unwrap();
+        json.as_object_mut().unwrap().remove("accumulate");
+        assert_eq!(serde_json::from_value::<TrainConfig>(json).unwrap(), config);
     }
 }

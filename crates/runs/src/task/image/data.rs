@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use darts_data::dataset::{Dataset, ImageSize, Subset};
 use darts_data::image_folder::{ImageFolder, ImageFolderConfig};
-use darts_data::{Augment, Cifar10, SyntheticConfig, SyntheticImages};
+use darts_data::transform::Crop;
+use darts_data::{Augment, Cifar10, ColourJitter, ImageNet, ImageNetConfig, SyntheticConfig, SyntheticImages};
 
 use crate::config::DataConfig;
 use crate::error::{Error, Result};
@@ -22,6 +23,8 @@ const SYNTHETIC_NOISE: f64 = 0.25;
 pub(crate) struct Images {
     pub(crate) train: Arc<dyn Dataset>,
     pub(crate) test: Arc<dyn Dataset>,
+    /// What training images go through.
+    pub(crate) augment: Augment,
     synthetic: bool,
 }
 
@@ -32,7 +35,18 @@ impl Images {
         Ok(match config {
             DataConfig::Cifar10 {} => {
                 let cifar = Cifar10::open(dir)?;
-                Self { train: cifar.train()?, test: cifar.test()?, synthetic: false }
+                Self { train: cifar.train()?, test: cifar.test()?, augment: Augment::cifar(), synthetic: false }
+            }
+            DataConfig::ImageNet { image_size, resize, least_area, colour_jitter } => {
+                let config = ImageNetConfig { image_size: *image_size, resize: *resize };
+                let imagenet = ImageNet::open(dir, &config)?;
+                let augment = Augment {
+                    crop: Crop::RandomResized { least_area: *least_area },
+                    jitter: colour_jitter.then_some(ColourJitter::IMAGENET),
+                    ..Augment::imagenet()
+                };
+                let synthetic = imagenet.is_synthetic();
+                Self { train: imagenet.train(), test: imagenet.val(), augment, synthetic }
             }
             DataConfig::ImageFolder { image_size, test_fraction } => {
                 let settings = ImageFolderConfig {
@@ -42,7 +56,8 @@ impl Images {
                 };
                 let folder = ImageFolder::open(dir, &settings)?;
                 let test = folder.test().unwrap_or_else(|| folder.valid());
-                Self { train: folder.train(), test, synthetic: false }
+                let augment = Augment::proportional(settings.image_size);
+                Self { train: folder.train(), test, augment, synthetic: false }
             }
             DataConfig::SyntheticImages { image_size, train_images, test_images, data_seed } => {
                 let settings = SyntheticConfig {
@@ -54,7 +69,8 @@ impl Images {
                     noise: SYNTHETIC_NOISE,
                 };
                 let (train, test) = (SyntheticImages::train(&settings)?, SyntheticImages::test(&settings)?);
-                Self { train: Arc::new(train), test: Arc::new(test), synthetic: true }
+                // Generated images are what they are.
+                Self { train: Arc::new(train), test: Arc::new(test), augment: Augment::none(), synthetic: true }
             }
         })
     }
@@ -79,14 +95,6 @@ impl Images {
             mean: normalization.mean.to_vec(),
             std: normalization.std.to_vec(),
             synthetic: self.synthetic,
-        }
-    }
-
-    /// The training augmentation: crop with padding and flip; generated images are what they are.
-    pub(crate) fn augment(&self) -> Augment {
-        match self.synthetic {
-            true => Augment::none(),
-            false => Augment::proportional(self.train.image_size()),
         }
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod train;
 use darts_cells::conv::{ConvNetwork, NetworkConfig, Stem};
 use darts_data::ImageSize;
 
+use crate::config::DataConfig;
 use crate::error::{Error, Result};
 use crate::hardware::Hardware;
 use crate::task::Size;
@@ -19,15 +20,15 @@ pub(crate) fn network_config(
     auxiliary: bool,
     classes: usize,
     size: ImageSize,
+    data: &DataConfig,
 ) -> NetworkConfig {
-    NetworkConfig {
-        init_channels,
-        layers,
-        classes,
-        image: (size.height, size.width),
-        stem: Stem::Cifar { multiplier: 3 },
-        auxiliary,
-    }
+    let stem = match data {
+        DataConfig::ImageNet { .. } => Stem::ImageNet,
+        DataConfig::Cifar10 {} | DataConfig::ImageFolder { .. } | DataConfig::SyntheticImages { .. } => {
+            Stem::Cifar { multiplier: 3 }
+        }
+    };
+    NetworkConfig { init_channels, layers, classes, image: (size.height, size.width), stem, auxiliary }
 }
 
 /// Refuses a network that cannot be trained on this machine, before the allocator ends the process over it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use darts_cells::conv::{ConvNetwork, ForwardInput, Statistics, Workspace};
 use darts_data::dataset::Dataset;
-use darts_data::{Augment, Loader};
+use darts_data::{Augment, BadImages, Loader};
 
 use crate::engine::Watch;
 use crate::error::Result;
@@ -27,16 +27,18 @@ impl Trained<'_> {
         Ok(self.network.logits(workspace))
     }
 
-    /// Scores on all of `images`, which `watch` is told of as `what`; None when it asked to stop.
+    /// Scores on all of `images` that can be read, which `watch` is told of as `what`; None when it asked to stop.
     pub(crate) fn scores(
         &self,
         workspace: &mut Workspace,
         images: &Arc<dyn Dataset>,
+        bad_images: &Arc<BadImages>,
         what: &str,
         watch: &mut Watch<'_>,
     ) -> Result<Option<Scores>> {
         let classes = self.network.config().classes;
-        let batches = Loader::new(images.clone(), Augment::none(), workspace.capacity()).in_order()?;
+        let loader = Loader::new(images.clone(), Augment::none(), workspace.capacity());
+        let batches = loader.tolerating(bad_images.clone()).in_order()?;
         let mut sum = Sum::default();
         for batch in batches {
             let batch = batch?;

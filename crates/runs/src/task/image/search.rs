@@ -10,7 +10,7 @@ use darts_cells::genotype::Genotype;
 use darts_cells::parameters::{self, Init, Table};
 use darts_cells::space::ConvSpace;
 use darts_data::dataset::{Dataset, Subset};
-use darts_data::loader::Batches;
+use darts_data::loader::{BadImages, Batches};
 use darts_data::{Batch, Loader};
 use darts_ops::vector::Vector;
 use serde_json::{Value, json};
@@ -56,11 +56,11 @@ impl ImageSearch {
         check_split(&valid, config.batch_size)?;
         let space = space(config);
         let (classes, image) = (images.train.class_names().len(), images.train.image_size());
-        let sizes = network_config(config.init_channels, config.layers, false, classes, image);
+        let sizes = network_config(config.init_channels, config.layers, false, classes, image, &config.data);
         let network = ConvNetwork::supernet(&space, &sizes)?;
         check_memory(&network, config.batch_size)?;
         let valid: Arc<dyn Dataset> = Arc::new(valid);
-        let augment = images.augment();
+        let augment = images.augment;
         let statistics = network.initialize(config.seed).1;
         Ok(Self {
             problem: SupernetProblem::new(network, space.operations(), config.batch_size, statistics),
@@ -166,8 +166,10 @@ impl SearchTask for ImageSearch {
     fn validate(&mut self, w: &Vector, alpha: &Vector, watch: &mut Watch<'_>) -> Result<Option<Scores>> {
         let Relaxed { network, workspace, statistics, weights } =
             alpha.read(|alphas| self.problem.relaxed(alphas))??;
-        let valid = &self.valid_images;
-        w.read(|theta| Trained { network, theta, statistics, weights }.scores(workspace, valid, "validation", watch))?
+        let (valid, bad_images) = (&self.valid_images, Arc::new(BadImages::new(0)));
+        w.read(|theta| {
+            Trained { network, theta, statistics, weights }.scores(workspace, valid, &bad_images, "validation", watch)
+        })?
     }
 
     fn genotype(&self, alphas: &[f32]) -> Result<Genotype> {

@@ -1,5 +1,8 @@
-//! The training of a discrete convolutional network: cutout, path dropout that grows over the epochs, an auxiliary head.
+//! The training of a discrete convolutional network: cutout, path dropout that grows over the epochs, an auxiliary head, and
+//! batches that are cut into parts where memory is short.
 
+use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use darts_bilevel::schedule::{Cosine, DropPath, Exponential};
@@ -7,7 +10,7 @@ use darts_cells::conv::{self, ConvNetwork, ForwardInput, LossConfig, LossOutput,
 use darts_cells::genotype::Genotype;
 use darts_cells::parameters;
 use darts_data::dataset::{Dataset, Subset};
-use darts_data::loader::Batches;
+use darts_data::loader::{BadImages, Batches};
 use darts_data::random::{Key, Purpose};
 use darts_data::{Batch, Loader};
 use darts_ops::vector::Vector;
@@ -26,13 +29,19 @@ const STATISTICS: &str = "statistics";
 /// Masks of dropped paths, a function of the seed, the epoch and the step.
 const DROP_PATH: Purpose = Purpose::new("drop path");
 
+/// The list of unreadable images in a run folder.
+const BAD_IMAGES: &str = "bad-images.txt";
+
 /// The training of a discrete network.
 pub(crate) struct ImageTraining {
     config: TrainConfig,
     network: ConvNetwork,
     workspace: Workspace,
     statistics: Vec<f32>,
-    masks: Vec<f32>,
+    masks: Masks,
+    /// The gradient of a part of a batch, where there is more than one.
+    part_gradient: Vec<f32>,
+    bad_images: Arc<BadImages>,
     train: Loader,
     held_out: Option<Arc<dyn Dataset>>,
     test: Arc<dyn Dataset>,
@@ -62,25 +71,31 @@ pub(crate) fn split(images: &Images, config: &TrainConfig) -> Result<Parts> {
 /// The network of a training configuration, for images like these.
 pub(crate) fn network(config: &TrainConfig, images: &dyn Dataset) -> Result<ConvNetwork> {
     let (classes, image) = (images.class_names().len(), images.image_size());
-    let sizes = network_config(config.init_channels, config.layers, config.auxiliary, classes, image);
+    let sizes = network_config(config.init_channels, config.layers, config.auxiliary, classes, image, &config.data);
     Ok(ConvNetwork::discrete(&config.genotype, &sizes)?)
 }
 
 impl ImageTraining {
-    /// Finds the data and builds the network. Initial w comes from [`initial`](Self::initial).
-    pub(crate) fn open(config: &TrainConfig, options: &RunOptions) -> Result<Self> {
+    /// Finds the data and builds the network. Initial w comes from [`initial`](Self::initial). Unreadable images are listed
+    /// in the folder `dir`.
+    pub(crate) fn open(config: &TrainConfig, options: &RunOptions, dir: PathBuf) -> Result<Self> {
         let images = Images::open(&config.data, options.data_dir.as_deref())?.limited(config.train_limit);
         let Parts { train, held_out } = split(&images, config)?;
         check_split(&*train, config.batch_size)?;
         let network = network(config, &*images.train)?;
-        check_memory(&network, config.batch_size)?;
+        let part = config.part_size();
+        check_memory(&network, part)?;
         let valid = held_out.as_ref().map_or(0, |set| set.len());
+        let bad_images = Arc::new(BadImages::listed(options.max_bad_images, dir.join(BAD_IMAGES))?);
         Ok(Self {
-            workspace: network.workspace(config.batch_size),
+            workspace: network.workspace(part),
             statistics: network.initialize(config.seed).1,
-            masks: Vec::new(),
+            masks: Masks::default(),
+            part_gradient: vec![0.0; if config.accumulate > 1 { network.parameters().len() } else { 0 }],
             record: images.record(train.len(), valid),
-            train: Loader::new(train, images.augment().with_cutout(config.cutout), config.batch_size),
+            train: Loader::new(train, images.augment.with_cutout(config.cutout), config.batch_size)
+                .tolerating(bad_images.clone()),
+            bad_images,
             held_out,
             test: images.test,
             batches: None,
@@ -102,18 +117,59 @@ impl ImageTraining {
     }
 
     /// Draws which paths are dropped: 0 with the epoch's probability p, else 1/(1 − p), for each operation and sample.
-    fn draw_masks(&mut self, (epoch, step): (usize, usize), batch: usize) -> bool {
+    fn draw_masks(&mut self, (epoch, step): (usize, usize), batch: usize) {
         let schedule = DropPath { maximum: self.config.drop_path_prob, epochs: self.config.epochs as u64 };
         let drop = schedule.at(epoch as u64);
+        self.masks.all.clear();
         if drop == 0.0 {
-            return false;
+            return;
         }
         let keep = 1.0 - drop;
         let mut random = Key::new(self.config.seed, DROP_PATH).epoch(epoch as u64).step(step as u64).generator();
-        self.masks.clear();
         let draw = || if random.chance(keep) { (1.0 / keep) as f32 } else { 0.0 };
-        self.masks.extend(std::iter::repeat_with(draw).take(self.network.droppable().len() * batch));
-        true
+        self.masks.all.extend(std::iter::repeat_with(draw).take(self.network.droppable().len() * batch));
+    }
+
+    /// The loss of a part of a batch and its gradient, which overwrites `gradient`.
+    fn pass(&mut self, theta: &[f32], batch: &Batch, part: Range<usize>, gradient: &mut [f32]) -> Result<LossOutput> {
+        let loss =
+            LossConfig { label_smoothing: self.config.label_smoothing, auxiliary_weight: self.config.auxiliary_weight };
+        let image = batch.image_size().len();
+        let input = ForwardInput {
+            images: &batch.images()[part.start * image..part.end * image],
+            batch: part.len(),
+            theta,
+            weights: &[],
+            active: None,
+            masks: self.masks.of(part.clone(), batch.len()),
+        };
+        let update = Some(&mut self.statistics[..]);
+        self.network.forward(&mut self.workspace, &input, Statistics::Batch { update })?;
+        let output = self.network.loss(&mut self.workspace, &batch.labels()[part], loss)?;
+        let gradients = conv::Gradients { theta: Some(gradient), weights: None, images: None };
+        self.network.backward(&mut self.workspace, &input, gradients)?;
+        Ok(output)
+    }
+
+    /// The mean loss of a batch and its gradient, part by part.
+    fn passes(&mut self, theta: &[f32], batch: &Batch, gradient: &mut [f32]) -> Result<LossOutput> {
+        let (len, part) = (batch.len(), self.config.part_size());
+        if len <= part {
+            return self.pass(theta, batch, 0..len, gradient);
+        }
+        let mut sum = LossOutput { loss: 0.0, correct: 0 };
+        let mut own = std::mem::take(&mut self.part_gradient);
+        gradient.fill(0.0);
+        for start in (0..len).step_by(part) {
+            let range = start..len.min(start + part);
+            let share = range.len() as f64 / len as f64;
+            let output = self.pass(theta, batch, range, &mut own)?;
+            gradient.iter_mut().zip(&own).for_each(|(sum, own)| *sum += share as f32 * own);
+            sum.loss += share * output.loss;
+            sum.correct += output.correct;
+        }
+        self.part_gradient = own;
+        Ok(sum)
     }
 
     fn scores(
@@ -125,7 +181,7 @@ impl ImageTraining {
     ) -> Result<Option<Scores>> {
         w.read(|theta| {
             let trained = Trained { network: &self.network, theta, statistics: &self.statistics, weights: &[] };
-            trained.scores(&mut self.workspace, images, what, watch)
+            trained.scores(&mut self.workspace, images, &self.bad_images, what, watch)
         })?
     }
 }
@@ -177,27 +233,8 @@ impl TrainTask for ImageTraining {
     }
 
     fn evaluate(&mut self, w: &Vector, batch: &Batch, at: (usize, usize), gradient: &mut Vector) -> Result<f64> {
-        let masked = self.draw_masks(at, batch.len());
-        let loss =
-            LossConfig { label_smoothing: self.config.label_smoothing, auxiliary_weight: self.config.auxiliary_weight };
-        let output = w.read(|theta| {
-            let input = ForwardInput {
-                images: batch.images(),
-                batch: batch.len(),
-                theta,
-                weights: &[],
-                active: None,
-                masks: masked.then_some(&self.masks[..]),
-            };
-            let update = Some(&mut self.statistics[..]);
-            self.network.forward(&mut self.workspace, &input, Statistics::Batch { update })?;
-            let output = self.network.loss(&mut self.workspace, batch.labels(), loss)?;
-            gradient.write(|theta| {
-                let gradients = conv::Gradients { theta: Some(theta), weights: None, images: None };
-                self.network.backward(&mut self.workspace, &input, gradients)
-            })??;
-            Ok::<_, Error>(output)
-        })??;
+        self.draw_masks(at, batch.len());
+        let output = w.read(|theta| gradient.write(|gradient| self.passes(theta, batch, gradient)))???;
         (self.last, self.last_examples) = (output, batch.len());
         Ok(output.loss)
     }
@@ -225,5 +262,42 @@ impl TrainTask for ImageTraining {
         let sections = [(self.network.parameters(), w), (self.network.statistics(), &self.statistics[..])];
         let genotype = self.genotype().to_json()?;
         Ok(parameters::save(&sections, Some(("genotype", genotype.trim_end())))?)
+    }
+}
+
+/// Masks of dropped paths, `[operations][N]`, of a batch and of a part of it.
+#[derive(Default)]
+struct Masks {
+    /// Empty where nothing is dropped.
+    all: Vec<f32>,
+    part: Vec<f32>,
+}
+
+impl Masks {
+    /// Those of the samples `range` of a batch of `len`.
+    fn of(&mut self, range: Range<usize>, len: usize) -> Option<&[f32]> {
+        if self.all.is_empty() {
+            return None;
+        }
+        if range.len() == len {
+            return Some(&self.all);
+        }
+        self.part.clear();
+        self.part.extend(self.all.chunks_exact(len).flat_map(|samples| &samples[range.clone()]));
+        Some(&self.part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_of_a_part_are_those_of_its_samples() {
+        let mut masks = Masks { all: (0..12).map(|n| n as f32).collect(), part: Vec::new() };
+        // Three operations, four samples.
+        assert_eq!(masks.of(1..3, 4).unwrap(), [1.0, 2.0, 5.0, 6.0, 9.0, 10.0]);
+        assert_eq!(masks.of(0..4, 4).unwrap().len(), 12);
+        assert_eq!(Masks::default().of(0..2, 4), None);
     }
 }
