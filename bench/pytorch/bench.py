@@ -144,7 +144,7 @@ def recurrent_loss(
 
 
 def recurrent_search(options: argparse.Namespace, kind: str) -> Step:
-    """Steps of the recurrent search (Penn Treebank's sizes): ``weight`` or ``alpha-second``."""
+    """Steps of the recurrent search (Penn Treebank's sizes): ``weight``, ``alpha-first`` or ``alpha-second``."""
     model = recurrent.RecurrentModel(options.vocabulary, options.hidden or 300).train()
     if options.variant == "compile":
         model.rnns[0].compile(dynamic=False)
@@ -198,6 +198,7 @@ CASES = {
     "conv-search-alpha-second": Case(lambda o: conv_search(o, "alpha-second"), LAYOUTS, 64),
     "conv-evaluation-step": Case(conv_evaluation, LAYOUTS, 96),
     "recurrent-search-weight-step": Case(lambda o: recurrent_search(o, "weight"), ("default", "compile"), 256),
+    "recurrent-search-alpha-first": Case(lambda o: recurrent_search(o, "alpha-first"), ("default", "compile"), 256),
     "recurrent-search-alpha-second": Case(lambda o: recurrent_search(o, "alpha-second"), ("default", "compile"), 256),
     "recurrent-training-step": Case(recurrent_training, ("default", "compile"), 64),
     "cifar-loader": Case(cifar_loader, ("default", "tensors"), 96),

@@ -24,6 +24,24 @@ pub const SMALL_SEARCH: &[&str] = &[
     "--nodes=2",
 ];
 
+/// Arguments of a search on generated text that takes a second or two.
+pub const SMALL_TEXT_SEARCH: &[&str] = &[
+    "search",
+    "synthetic-text",
+    "--train-tokens=400",
+    "--valid-tokens=120",
+    "--batch-size=8",
+    "--bptt=9",
+    "--epochs=2",
+    "--units=12",
+    "--nodes=3",
+    "--dropout=0.2",
+    "--dropout-words=0.1",
+];
+
+/// A small search of either kind of network.
+pub const SMALL_SEARCHES: [&[&str]; 2] = [SMALL_SEARCH, SMALL_TEXT_SEARCH];
+
 /// The `darts` under test.
 ///
 /// # Panics
@@ -145,9 +163,14 @@ pub fn start<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Child {
     darts(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts")
 }
 
-/// A small search into `out`, with more arguments.
+/// A small search on images into `out`, with more arguments.
 pub fn small_search<'a>(out: &'a Path, more: &'a [&'a str]) -> Vec<&'a OsStr> {
-    let words = SMALL_SEARCH.iter().chain(more).chain(&["--out"]);
+    into_folder(SMALL_SEARCH, out, more)
+}
+
+/// A command line of `darts` with a run folder and more arguments.
+pub fn into_folder<'a>(arguments: &'a [&'a str], out: &'a Path, more: &'a [&'a str]) -> Vec<&'a OsStr> {
+    let words = arguments.iter().chain(more).chain(&["--out"]);
     words.map(OsStr::new).chain([out.as_os_str()]).collect()
 }
 

@@ -104,8 +104,8 @@ impl RunFolder {
     fn run(&self) -> Value {
         let synthetic = self.task.starts_with("synthetic");
         let config = if self.is_text() {
-            json!({"data": {"dataset": self.task}, "seed": self.seed, "epochs": self.epochs, "batch_size": 256, "hidden": 300, "bptt": 35, "learning_rate": 20.0,
-                   "weight_decay": 5e-7, "grad_clip": 0.25, "dropout": 0.75, "order": "second"})
+            json!({"data": {"dataset": self.task}, "seed": self.seed, "epochs": self.epochs, "batch_size": 256, "units": 300, "bptt": 35, "learning_rate": 20.0,
+                   "weight_decay": 5e-7, "grad_clip": 0.25, "dropout": {"output": 0.75, "hidden": 0.25}, "order": "second"})
         } else if self.search {
             json!({"data": {"dataset": self.task}, "seed": self.seed, "order": "second", "epochs": self.epochs, "batch_size": 64, "train_limit": null,
                    "init_channels": if synthetic { 4 } else { 16 }, "layers": if synthetic { 3 } else { 8 }, "nodes": 4, "learning_rate": 0.025, "learning_rate_min": 0.001,

@@ -20,6 +20,10 @@ fn parameters_and_multiply_adds_match_the_published_definitions() {
         ("DARTS_V2 --task imagenet", 4_718_752, 5_979_528, 529_911_552),
         ("NASNet --task imagenet", 5_564_320, 6_800_520, 604_031_616),
         ("AmoebaNet --task imagenet", 4_627_360, 5_863_560, 526_746_624),
+        ("supernet --task ptb", 4_810_000, 4_810_000, 9_840_000),
+        ("DARTS_V1 --task ptb", 22_960_000, 22_960_000, 22_950_000),
+        ("DARTS_V2 --task ptb", 22_960_000, 22_960_000, 22_950_000),
+        ("DARTS_V2 --task wikitext2", 33_127_878, 33_127_878, 33_094_600),
     ];
     for (arguments, parameters, with_auxiliary, multiply_adds) in table {
         let profile = profile(arguments);
@@ -35,6 +39,8 @@ fn memory_of_a_training_step_is_what_the_project_promises() {
     let bytes = |arguments| profile(arguments)["training_bytes"].as_u64().unwrap();
     assert!(bytes("supernet --task cifar10") <= 3_000_000_000);
     assert!(bytes("DARTS_V2 --task cifar10") <= 6_000_000_000);
+    assert!(bytes("supernet --task ptb") <= 2_500_000_000);
+    assert!(bytes("DARTS_V2 --task ptb --units 200") < bytes("DARTS_V2 --task ptb"));
     assert!(bytes("supernet --task cifar10 --batch-size 32") < bytes("supernet --task cifar10"));
 }
 

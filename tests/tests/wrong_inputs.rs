@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
-use darts_tests::program::{Ended, run, small_search};
+use darts_tests::program::{Ended, SMALL_TEXT_SEARCH, into_folder, run, small_search};
 
 /// Runs a command line whose words are separated by single spaces; `@` stands for the folder.
 fn typed(folder: &Path, line: &str) -> Ended {
@@ -60,7 +60,6 @@ fn wrong_command_lines_exit_with_2() {
             ("search synthetic-images --out @/x --image-size 1000000", &["--image-size"]),
             ("search image-folder --out @/x", &["--data"]),
             ("search image-folder --out @/x --data @ --train-images 5", &["--train-images"]),
-            ("search ptb --out @/x", &["text"]),
             ("train imagenet --out @/x --genotype DARTS_V2 --selection", &["imagenet", "--selection"]),
             ("train imagenet --out @/x --genotype DARTS_V2 --resize 100", &["--resize 100", "224"]),
             ("train imagenet --out @/x --genotype DARTS_V2 --least-area 0", &["--least-area 0"]),
@@ -70,14 +69,31 @@ fn wrong_command_lines_exit_with_2() {
             ("train cifar10 --out @/x --genotype DARTS_V2 --decay 0.9", &["--decay", "exponential"]),
             ("train cifar10 --out @/x --genotype DARTS_V2 --preset tiny-imagenet", &["tiny-imagenet", "cifar10"]),
             ("train cifar10 --out @/x --genotype DARTS_V2 --least-area 0.5", &["--least-area"]),
-            ("train wikitext2 --out @/x --genotype DARTS_V2", &["text"]),
+            ("search text --out @/x", &["--data"]),
+            ("search ptb --out @/x --units 0", &["--units 0"]),
+            ("search ptb --out @/x --bptt 0", &["--bptt 0"]),
+            ("search ptb --out @/x --batch-size 1", &["--batch-size 1"]),
+            ("search ptb --out @/x --dropout 1", &["--dropout 1"]),
+            ("search ptb --out @/x --dropout-x=-0.1", &["--dropout-x"]),
+            ("search ptb --out @/x --init-channels 16", &["--init-channels", "--units"]),
+            ("search ptb --out @/x --momentum 0.9", &["--momentum"]),
+            ("search ptb --out @/x --sample", &["--sample", "wikitext2"]),
+            ("search ptb --out @/x --tokenizer bpe:3", &["bpe:3", "258"]),
+            ("search ptb --out @/x --tokenizer letters", &["letters", "words"]),
+            ("search cifar10 --out @/x --units 300", &["--units", "--init-channels"]),
+            ("search cifar10 --out @/x --tokenizer words", &["--tokenizer"]),
+            ("search synthetic-text --out @/x --vocabulary 1", &["--vocabulary 1"]),
+            ("search synthetic-text --out @/x --predictability 1.5", &["--predictability"]),
+            ("search synthetic-text --out @/x --batch-size 60000", &["--batch-size 60000", "40000"]),
+            ("train wikitext2 --out @/x --genotype DARTS_V2 --cutout 16", &["--cutout"]),
+            ("train ptb --out @/x --genotype DARTS_V2 --nonmono 0", &["--nonmono 0"]),
             ("train cifar10 --out @/x", &["--genotype"]),
             ("train cifar10 --out @/x --genotype DARTS_V2 --drop-path-prob 1.5", &["--drop-path-prob"]),
             ("train cifar10 --out @/x --genotype DARTS_V2 --auxiliary=maybe", &["maybe"]),
             ("train cifar10 --out @/x --genotype DARTS_V2 --held-out 1", &["--held-out"]),
             ("eval", &["RUN_DIR"]),
             ("eval @ --split train", &["train", "valid", "test"]),
-            ("predict @", &["IMAGES"]),
+            ("predict @", &["IMAGES", "--prompt"]),
             ("plot DARTS_V2", &["--output"]),
             ("plot DARTS_V2 -o @/cell.jpeg", &["cell.jpeg", ".png"]),
             ("plot DARTS_V2 -o @/cell", &[".svg"]),
@@ -85,6 +101,8 @@ fn wrong_command_lines_exit_with_2() {
             ("profile DARTS_V2", &["--task"]),
             ("profile DARTS_V2 --task mnist", &["mnist", "cifar10"]),
             ("profile DARTS_V2 --task cifar10 --layers 0", &["--layers 0"]),
+            ("profile DARTS_V2 --task ptb --layers 3", &["--layers", "--units"]),
+            ("profile supernet --task wikitext2", &["wikitext2", "ptb"]),
             ("profile DARTS_V2 --task cifar10 --init-channels 18446744073709551615", &["--init-channels"]),
             ("verify --only rnn", &["rnn"]),
         ],
@@ -126,6 +144,7 @@ fn genotypes_that_are_none_are_refused_by_name() {
         );
     }
     typed(folder.path(), "train cifar10 --out @/x --genotype @/recurrent.json").expect_refusal(1, &["recurrent"]);
+    typed(folder.path(), "train ptb --out @/x --genotype NASNet").expect_refusal(1, &["NASNet"]);
     assert!(!folder.path().join("x").exists() && !folder.path().join("cell.svg").exists());
 }
 
@@ -139,6 +158,9 @@ fn data_that_is_missing_or_wrong_is_refused_by_path() {
     fs::write(at("text/cat/a.png"), "no image").unwrap();
     fs::write(at("text/dog/a.png"), "no image").unwrap();
     fs::write(at("a-file"), "no folder").unwrap();
+    fs::write(at("book.txt"), "a line of words\n".repeat(20)).unwrap();
+    fs::write(at("broken.json"), "{").unwrap();
+    fs::write(at("latin1.txt"), ["ten lines\n".repeat(2).as_bytes(), b"a \xe4\n"].concat()).unwrap();
     fs::write(at("cifar/cifar-10-batches-bin/data_batch_1.bin"), "short").unwrap();
     refused(
         folder.path(),
@@ -155,6 +177,15 @@ fn data_that_is_missing_or_wrong_is_refused_by_path() {
             ("search image-folder --out @/x --data @/text", &["text"]),
             ("train cifar10 --out @/x --genotype DARTS_V2 --data @/missing", &["missing"]),
             ("train imagenet --out @/x --genotype DARTS_V2 --data @/missing", &["missing", "fetch imagenet"]),
+            ("search ptb --out @/x --data @/missing", &["missing", "fetch ptb"]),
+            ("train wikitext2 --out @/x --genotype DARTS_V2 --data @/empty", &["empty", "fetch wikitext-2"]),
+            ("train wikitext2 --out @/x --genotype DARTS_V2 --sample --data @/empty", &["empty"]),
+            ("search text --out @/x --data @/empty", &["empty", "train.txt"]),
+            ("search text --out @/x --data @/a-file", &["a-file", "10 lines"]),
+            ("search text --out @/x --data @/latin1.txt", &["latin1.txt", "offset 22", "UTF-8"]),
+            ("train text --out @/x --genotype DARTS_V2 --data @/latin1.txt --tokenizer @/none.json", &["latin1.txt"]),
+            ("train text --out @/x --genotype DARTS_V2 --data @/book.txt --tokenizer @/none.json", &["none.json"]),
+            ("train text --out @/x --genotype DARTS_V2 --data @/book.txt --tokenizer @/broken.json", &["broken.json"]),
         ],
     );
 }
@@ -196,6 +227,10 @@ fn sizes_that_do_not_fit_each_other_are_refused() {
     // More memory than any machine has.
     let ended = run(small_search(&out, &["--init-channels=1024", "--layers=200", "--batch-size=48", "--image-size=8"]));
     ended.expect_refusal(1, &["memory"]);
+    let huge = ["--units=16384", "--batch-size=48", "--bptt=100"];
+    run(into_folder(SMALL_TEXT_SEARCH, &out, &huge)).expect_refusal(1, &["memory", "--units"]);
+    // Columns without room for a step.
+    run(into_folder(SMALL_TEXT_SEARCH, &out, &["--batch-size=300"])).expect_refusal(2, &["--batch-size 300", "133"]);
 }
 
 #[test]

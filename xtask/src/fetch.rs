@@ -42,12 +42,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The folder where CIFAR-10 is: as it was named, or after it was downloaded.
+/// The folder where a dataset is: as it was named, or after it was downloaded.
 ///
 /// # Errors
 /// It cannot be had.
-pub(crate) fn cifar10(data: Option<&Path>) -> Result<PathBuf> {
-    let manifest = manifest("cifar10")?;
+pub(crate) fn dataset(name: &str, data: Option<&Path>) -> Result<PathBuf> {
+    let manifest = manifest(name)?;
     let folder = folder(data);
     if let Ok(found) = manifest.locate(&folder) {
         return Ok(found);
@@ -66,7 +66,7 @@ fn manifest(name: &str) -> Result<Manifest> {
 }
 
 /// Where datasets are.
-fn folder(typed: Option<&Path>) -> PathBuf {
+pub(crate) fn folder(typed: Option<&Path>) -> PathBuf {
     let typed = typed.map(Path::to_path_buf).or_else(|| env::var_os("DARTS_DATA").map(PathBuf::from));
     typed.unwrap_or_else(|| root().join("datasets"))
 }

@@ -8,6 +8,9 @@ mod darts;
 mod fetch;
 mod pipeline;
 mod reproduce_cifar;
+mod reproduce_ptb;
+mod stages;
+mod transfer_wikitext2;
 mod workspace;
 
 use std::process::ExitCode;
@@ -31,6 +34,10 @@ enum Task {
     Fetch(fetch::Args),
     /// Search, select, train and test on CIFAR-10, with a report
     ReproduceCifar(reproduce_cifar::Args),
+    /// Search, select, train and test on Penn Treebank, with a report
+    ReproducePtb(reproduce_ptb::Args),
+    /// Train the cell searched on Penn Treebank on WikiText-2, with a report
+    TransferWikitext2(transfer_wikitext2::Args),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +46,8 @@ fn main() -> ExitCode {
         Task::Check(args) => check::run(&args),
         Task::Fetch(args) => fetch::run(&args),
         Task::ReproduceCifar(args) => reproduce_cifar::run(&args),
+        Task::ReproducePtb(args) => reproduce_ptb::run(&args),
+        Task::TransferWikitext2(args) => transfer_wikitext2::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

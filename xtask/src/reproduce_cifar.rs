@@ -1,22 +1,19 @@
 //! `cargo xtask reproduce-cifar`: the paper's experiment on CIFAR-10, or the whole pipeline in minutes on generated images.
 
-use std::env;
-use std::path::{Path, PathBuf};
-
 use anyhow::{Result, bail};
-use clap::ValueEnum;
 use serde_json::Value;
 
 use crate::darts::{Darts, leave_interrupts_to_the_binary};
 use crate::fetch;
 use crate::pipeline::Pipeline;
+use crate::stages::{MachineArgs, Preset, from_here, option};
 use crate::workspace::root;
 
 /// Options of `cargo xtask reproduce-cifar`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Generated images and small networks: the whole pipeline in minutes, nothing downloaded
-    #[arg(long, conflicts_with_all = ["preset", "data"])]
+    #[arg(long, conflicts_with = "preset")]
     quick: bool,
     /// Sizes of searches and trainings on CIFAR-10
     #[arg(long, default_value = "paper")]
@@ -45,27 +42,8 @@ pub(crate) struct Args {
     /// Use only the first so many training images, in every stage
     #[arg(long, value_name = "N")]
     train_limit: Option<usize>,
-    /// cpu, cuda or cuda:I
-    #[arg(long)]
-    device: Option<String>,
-    /// Worker threads
-    #[arg(long, value_name = "N")]
-    threads: Option<u16>,
-    /// Where CIFAR-10 is [default: DARTS_DATA, else datasets]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Folder of the runs [default: runs/cifar, or runs/cifar-quick]
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-}
-
-/// `--preset`.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Preset {
-    /// The paper's
-    Paper,
-    /// A night on a laptop's CPU
-    Laptop,
+    #[command(flatten)]
+    machine: MachineArgs,
 }
 
 /// Runs the pipeline and prints its result.
@@ -81,7 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     leave_interrupts_to_the_binary()?;
     let mut pipeline = pipeline;
     if !args.quick {
-        let folder = fetch::cifar10(args.data.as_deref())?;
+        let folder = fetch::dataset("cifar10", args.machine.data.as_deref())?;
         pipeline.arguments.extend(["--data".into(), folder.display().to_string()]);
     }
     let summary = pipeline.run(&darts)?;
@@ -99,8 +77,7 @@ fn pipeline(args: &Args) -> Pipeline {
     let searches = u64::from(args.searches.unwrap_or(searches));
     let mut arguments = vec!["--preset".to_owned(), preset.to_owned()];
     option(&mut arguments, "--train-limit", args.train_limit);
-    option(&mut arguments, "--device", args.device.as_ref());
-    option(&mut arguments, "--threads", args.threads);
+    args.machine.append(&mut arguments);
     let mut search_arguments = Vec::new();
     option(&mut search_arguments, "--epochs", args.epochs);
     option(&mut search_arguments, "--order", args.order.as_ref());
@@ -110,25 +87,15 @@ fn pipeline(args: &Args) -> Pipeline {
     option(&mut train_arguments, "--epochs", args.train_epochs);
     Pipeline {
         task,
-        out: args.out.clone().unwrap_or_else(|| root().join(folder)),
+        out: args.machine.out.clone().unwrap_or_else(|| root().join(folder)),
         seeds: (args.seed..args.seed.saturating_add(searches)).collect(),
         genotype: args.genotype.clone(),
         arguments,
         search_arguments,
         selection_arguments,
+        rungs: Vec::new(),
         train_arguments,
     }
-}
-
-fn option(arguments: &mut Vec<String>, name: &str, value: Option<impl ToString>) {
-    if let Some(value) = value {
-        arguments.extend([name.to_owned(), value.to_string()]);
-    }
-}
-
-/// A path as a person would type it: relative, where it is below the folder they are in.
-fn from_here(path: &Path) -> &Path {
-    env::current_dir().ok().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path)
 }
 
 /// The line that a person waited for.

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use darts_data::text::TokenizerSpec;
 use darts_runs::{Device, Order};
 
 /// Differentiable architecture search: search a cell, train the network made of it, test it
@@ -31,9 +32,9 @@ pub(crate) enum Command {
     /// Train a network made of a cell, from scratch
     #[command(allow_negative_numbers = true)]
     Train(TrainArgs),
-    /// Error of a trained network
+    /// Error or perplexity of a trained network
     Eval(EvalArgs),
-    /// The five likeliest classes of images
+    /// The five likeliest classes of images, or text that goes on from a prompt
     Predict(PredictArgs),
     /// The cell that a search has come to so far
     Derive(DeriveArgs),
@@ -153,6 +154,8 @@ pub(crate) struct SearchArgs {
     pub(crate) nodes: Option<usize>,
     #[command(flatten)]
     pub(crate) settings: SettingArgs,
+    #[command(flatten)]
+    pub(crate) text: TextArgs,
     /// Learning rate of the architecture parameters (Adam)
     #[arg(long, value_name = "RATE", help_heading = "Settings")]
     pub(crate) alpha_learning_rate: Option<f64>,
@@ -181,6 +184,8 @@ pub(crate) struct TrainArgs {
     pub(crate) selection: bool,
     #[command(flatten)]
     pub(crate) settings: SettingArgs,
+    #[command(flatten)]
+    pub(crate) text: TextArgs,
     /// Share of the training images that is kept for validation; the test set is then left alone
     #[arg(long, value_name = "SHARE", help_heading = "Settings")]
     pub(crate) held_out: Option<f64>,
@@ -211,6 +216,12 @@ pub(crate) struct TrainArgs {
     /// Unreadable images that may be left out; they are listed in bad-images.txt [default: 0]
     #[arg(long, value_name = "N")]
     pub(crate) max_bad_images: Option<usize>,
+    /// Coefficient of the activation regularizer
+    #[arg(long, value_name = "AR", help_heading = "Settings of text")]
+    pub(crate) activation_regularization: Option<f64>,
+    /// Average the weights once the validation loss has not fallen for so many epochs
+    #[arg(long, value_name = "EPOCHS", help_heading = "Settings of text")]
+    pub(crate) nonmono: Option<usize>,
 }
 
 /// Options that change how a run is carried out, and not its result.
@@ -225,6 +236,9 @@ pub(crate) struct RunArgs {
     /// Stop cleanly after so many steps
     #[arg(long, value_name = "N")]
     pub(crate) max_steps: Option<u64>,
+    /// Stop cleanly when so many epochs are done, counted from the run's beginning
+    #[arg(long, value_name = "N")]
+    pub(crate) until_epoch: Option<usize>,
     /// Save every so many steps, besides after each epoch
     #[arg(long, value_name = "STEPS")]
     pub(crate) checkpoint_every: Option<u64>,
@@ -235,7 +249,7 @@ pub(crate) struct RunArgs {
 /// Where the data is and what computes.
 #[derive(Debug, Args)]
 pub(crate) struct MachineArgs {
-    /// The dataset's own folder, or the folder that holds it
+    /// The dataset's own folder, or the folder that holds it; for text also a file
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// cpu, cuda or cuda:I
@@ -274,16 +288,69 @@ pub(crate) struct DataArgs {
     /// Number of test images (synthetic-images)
     #[arg(long, value_name = "N")]
     pub(crate) test_images: Option<usize>,
-    /// Seed of the images (synthetic-images)
+    /// Seed of the images or the text (synthetic-images, synthetic-text)
     #[arg(long, value_name = "N")]
     pub(crate) data_seed: Option<u64>,
+}
+
+/// Settings of text and recurrent networks.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Settings of text")]
+pub(crate) struct TextArgs {
+    /// What text is cut into: words, words:N, bpe:N, or a tokenizer's .json file [default: words]
+    #[arg(long, value_name = "TOKENIZER", value_parser = tokenizer)]
+    pub(crate) tokenizer: Option<TokenizerSpec>,
+    /// Train on nine tenths of the validation text, where the training text is missing (wikitext2)
+    #[arg(long)]
+    pub(crate) sample: bool,
+    /// Number of different tokens (synthetic-text)
+    #[arg(long, value_name = "N")]
+    pub(crate) vocabulary: Option<usize>,
+    /// Probability that a token follows from the two before it (synthetic-text)
+    #[arg(long, value_name = "P")]
+    pub(crate) predictability: Option<f64>,
+    /// Number of training tokens (synthetic-text)
+    #[arg(long, value_name = "N")]
+    pub(crate) train_tokens: Option<usize>,
+    /// Number of validation tokens, and of test tokens (synthetic-text)
+    #[arg(long, value_name = "N")]
+    pub(crate) valid_tokens: Option<usize>,
+    /// Units of the embedding and of every state
+    #[arg(long, visible_alias = "embedding", value_name = "N")]
+    pub(crate) units: Option<usize>,
+    /// Time steps of a sequence
+    #[arg(long, value_name = "STEPS")]
+    pub(crate) bptt: Option<usize>,
+    /// Dropout on the output
+    #[arg(long, value_name = "P")]
+    pub(crate) dropout: Option<f64>,
+    /// Dropout on hidden states
+    #[arg(long, value_name = "P")]
+    pub(crate) dropout_hidden: Option<f64>,
+    /// Dropout on the input of the first matrix
+    #[arg(long, value_name = "P")]
+    pub(crate) dropout_x: Option<f64>,
+    /// Dropout on embedded words
+    #[arg(long, value_name = "P")]
+    pub(crate) dropout_embedding: Option<f64>,
+    /// Dropout of whole words
+    #[arg(long, value_name = "P")]
+    pub(crate) dropout_words: Option<f64>,
+    /// Coefficient of the temporal activation regularizer
+    #[arg(long, value_name = "TAR")]
+    pub(crate) temporal_regularization: Option<f64>,
+}
+
+/// clap puts the option and the value before this.
+fn tokenizer(text: &str) -> Result<TokenizerSpec, String> {
+    text.parse().map_err(|_| "expected words, words:N, bpe:N with N from 258, or a tokenizer's .json file".into())
 }
 
 /// Settings that a search and a training share.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Settings")]
 pub(crate) struct SettingArgs {
-    /// Settings to start from [default: paper; synthetic-images: quick]
+    /// Settings to start from [default: paper; generated data: quick]
     #[arg(long)]
     pub(crate) preset: Option<Preset>,
     /// Seed of everything random
@@ -295,7 +362,7 @@ pub(crate) struct SettingArgs {
     /// Examples in a batch
     #[arg(long, value_name = "N")]
     pub(crate) batch_size: Option<usize>,
-    /// Use only the first so many training examples
+    /// Use only the first so many training examples or tokens
     #[arg(long, value_name = "N")]
     pub(crate) train_limit: Option<usize>,
     /// Channels of the first cells
@@ -329,7 +396,7 @@ fn device(text: &str) -> Result<Device, String> {
 /// `--split`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SplitArg {
-    /// The training data that was held out
+    /// The training data that was held out, or the validation text
     Valid,
     /// The test set
     Test,
@@ -358,10 +425,24 @@ pub(crate) struct EvalArgs {
 pub(crate) struct PredictArgs {
     /// Folder of a finished training
     pub(crate) run_dir: PathBuf,
-    /// Image files
-    #[arg(required = true)]
+    /// Image files, for a network that was trained on images
     pub(crate) images: Vec<PathBuf>,
-    /// Print JSON, one object per image
+    /// What to go on from, for a network that was trained on text
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: Option<String>,
+    /// Tokens to write [default: 50]
+    #[arg(long, value_name = "N")]
+    pub(crate) length: Option<usize>,
+    /// Below 1 the likely becomes likelier; 0 always takes the likeliest [default: 1]
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f64>,
+    /// Draw from so many of the likeliest tokens only
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<usize>,
+    /// Seed of the text [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Print JSON, one object per image or text
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -434,6 +515,12 @@ pub(crate) struct ProfileArgs {
     /// Cells of the network [default: the paper's]
     #[arg(long, value_name = "N")]
     pub(crate) layers: Option<usize>,
+    /// Units of a recurrent network [default: the paper's]
+    #[arg(long, value_name = "N")]
+    pub(crate) units: Option<usize>,
+    /// Time steps of a sequence [default: the paper's]
+    #[arg(long, value_name = "STEPS")]
+    pub(crate) bptt: Option<usize>,
     /// Examples in a training batch [default: the paper's]
     #[arg(long, value_name = "N")]
     pub(crate) batch_size: Option<usize>,

@@ -7,13 +7,71 @@ use std::path::{Path, PathBuf};
 use darts_cells::genotype::{ConvGenotype, Genotype};
 use darts_data::ImageNetConfig;
 use darts_runs::genotype::{GenotypeKind, resolve};
-use darts_runs::{DataConfig, Device, RunOptions, Schedule, SearchConfig, TrainConfig};
+use darts_runs::config::Data;
+use darts_runs::{
+    DataConfig, Device, RunOptions, Schedule, SearchConfig, SearchSettings, TextConfig, TrainConfig, TrainSettings,
+};
 
 use crate::args::{
-    DataArgs, Kind, MachineArgs, Preset, RunArgs, ScheduleArg, SearchArgs, SearchTask, SettingArgs, TrainArgs,
+    DataArgs, Kind, MachineArgs, Preset, RunArgs, ScheduleArg, SearchArgs, SearchTask, SettingArgs, TextArgs, TrainArgs,
     TrainTask,
 };
-use crate::failure::{Failure, Result, failed, usage};
+use crate::failure::{Result, failed, usage};
+
+/// The settings that searches and trainings of both kinds have, of a configuration.
+struct Common<'a> {
+    seed: &'a mut u64,
+    epochs: &'a mut usize,
+    batch_size: &'a mut usize,
+    train_limit: &'a mut Option<usize>,
+    learning_rate: &'a mut f64,
+    weight_decay: &'a mut f64,
+    grad_clip: &'a mut f64,
+}
+
+/// The common settings of a configuration of any kind: all have them under the same names.
+macro_rules! common {
+    ($config:ident) => {
+        $crate::meant::Common {
+            seed: &mut $config.seed,
+            epochs: &mut $config.epochs,
+            batch_size: &mut $config.batch_size,
+            train_limit: &mut $config.train_limit,
+            learning_rate: &mut $config.learning_rate,
+            weight_decay: &mut $config.weight_decay,
+            grad_clip: &mut $config.grad_clip,
+        }
+    };
+}
+
+pub(crate) mod text;
+
+impl Common<'_> {
+    /// Sets what was typed.
+    fn take(self, typed: &SettingArgs) {
+        set(self.seed, typed.seed);
+        set(self.epochs, typed.epochs);
+        set(self.batch_size, typed.batch_size);
+        set(self.train_limit, typed.train_limit.map(Some));
+        set(self.learning_rate, typed.learning_rate);
+        set(self.weight_decay, typed.weight_decay);
+        set(self.grad_clip, typed.grad_clip);
+    }
+}
+
+/// Refuses the first option that was typed and that the task has not.
+fn refuse(task: &str, options: &[(&str, bool)]) -> Result<()> {
+    match options.iter().find(|(_, typed)| *typed) {
+        Some((option, _)) => Err(usage(format!("{task} has no {option}"))),
+        None => Ok(()),
+    }
+}
+
+/// What a run is about.
+enum Subject {
+    Images(Images),
+    Text(TextConfig),
+}
 
 /// Which images a run is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,26 +82,33 @@ enum Images {
     Synthetic,
 }
 
+impl Subject {
+    fn of_search(task: SearchTask) -> Self {
+        match task {
+            SearchTask::Cifar10 => Self::Images(Images::Cifar10),
+            SearchTask::ImageFolder => Self::Images(Images::Folder),
+            SearchTask::SyntheticImages => Self::Images(Images::Synthetic),
+            SearchTask::Ptb => Self::Text(TextConfig::ptb()),
+            SearchTask::Text => Self::Text(TextConfig::text()),
+            SearchTask::SyntheticText => Self::Text(TextConfig::synthetic_text()),
+        }
+    }
+
+    fn of_training(task: TrainTask) -> Self {
+        match task {
+            TrainTask::Cifar10 => Self::Images(Images::Cifar10),
+            TrainTask::ImageFolder => Self::Images(Images::Folder),
+            TrainTask::SyntheticImages => Self::Images(Images::Synthetic),
+            TrainTask::Imagenet => Self::Images(Images::ImageNet),
+            TrainTask::Ptb => Self::Text(TextConfig::ptb()),
+            TrainTask::Wikitext2 => Self::Text(TextConfig::wikitext2()),
+            TrainTask::Text => Self::Text(TextConfig::text()),
+            TrainTask::SyntheticText => Self::Text(TextConfig::synthetic_text()),
+        }
+    }
+}
+
 impl Images {
-    fn of_search(task: SearchTask) -> Result<Self> {
-        match task {
-            SearchTask::Cifar10 => Ok(Self::Cifar10),
-            SearchTask::ImageFolder => Ok(Self::Folder),
-            SearchTask::SyntheticImages => Ok(Self::Synthetic),
-            SearchTask::Ptb | SearchTask::Text | SearchTask::SyntheticText => Err(no_text("search")),
-        }
-    }
-
-    fn of_training(task: TrainTask) -> Result<Self> {
-        match task {
-            TrainTask::Cifar10 => Ok(Self::Cifar10),
-            TrainTask::ImageFolder => Ok(Self::Folder),
-            TrainTask::SyntheticImages => Ok(Self::Synthetic),
-            TrainTask::Imagenet => Ok(Self::ImageNet),
-            TrainTask::Ptb | TrainTask::Wikitext2 | TrainTask::Text | TrainTask::SyntheticText => Err(no_text("train")),
-        }
-    }
-
     /// The preset where none was typed: generated images are there for trying things out.
     fn preset(self) -> Preset {
         match self {
@@ -106,14 +171,31 @@ impl Images {
     }
 }
 
-fn no_preset(data: &DataConfig) -> Failure {
-    usage(format!("{} has no preset tiny-imagenet", data.task()))
+fn no_preset(task: &str) -> Failure {
+    usage(format!("{task} has no preset tiny-imagenet"))
 }
 
-fn no_text(verb: &str) -> Failure {
-    usage(format!(
-        "this version cannot {verb} on text: it has no recurrent cells; use cifar10, image-folder or synthetic-images"
-    ))
+/// Settings of text, which images have not.
+fn refuse_text(task: &str, typed: &TextArgs) -> Result<()> {
+    refuse(
+        task,
+        &[
+            ("--tokenizer", typed.tokenizer.is_some()),
+            ("--sample", typed.sample),
+            ("--vocabulary", typed.vocabulary.is_some()),
+            ("--predictability", typed.predictability.is_some()),
+            ("--train-tokens (use --train-limit)", typed.train_tokens.is_some()),
+            ("--valid-tokens", typed.valid_tokens.is_some()),
+            ("--units (use --init-channels)", typed.units.is_some()),
+            ("--bptt", typed.bptt.is_some()),
+            ("--dropout", typed.dropout.is_some()),
+            ("--dropout-hidden", typed.dropout_hidden.is_some()),
+            ("--dropout-x", typed.dropout_x.is_some()),
+            ("--dropout-embedding", typed.dropout_embedding.is_some()),
+            ("--dropout-words", typed.dropout_words.is_some()),
+            ("--temporal-regularization", typed.temporal_regularization.is_some()),
+        ],
+    )
 }
 
 fn set<T: Copy>(setting: &mut T, typed: Option<T>) {
@@ -126,15 +208,24 @@ fn set<T: Copy>(setting: &mut T, typed: Option<T>) {
 ///
 /// # Errors
 /// [`Failure::Usage`] for a task that this version cannot do, an option that its task has not, a setting out of range.
-pub(crate) fn search(typed: &SearchArgs) -> Result<SearchConfig> {
-    let images = Images::of_search(typed.task)?;
+pub(crate) fn search(typed: &SearchArgs) -> Result<SearchSettings> {
+    let settings: SearchSettings = match Subject::of_search(typed.task) {
+        Subject::Images(images) => image_search(images, typed)?.into(),
+        Subject::Text(data) => text::search(data, typed)?.into(),
+    };
+    settings.validate()?;
+    Ok(settings)
+}
+
+fn image_search(images: Images, typed: &SearchArgs) -> Result<SearchConfig> {
     let data = images.typed(images.data(), &typed.data)?;
+    refuse_text(data.task(), &typed.text)?;
     let settings = &typed.settings;
     let preset = match settings.preset.unwrap_or(images.preset()) {
         Preset::Paper => SearchConfig::cifar10(),
         Preset::Laptop => SearchConfig::laptop(),
         Preset::Quick => SearchConfig::quick(),
-        Preset::TinyImagenet => return Err(no_preset(&data)),
+        Preset::TinyImagenet => return Err(no_preset(data.task())),
     };
     let mut config = SearchConfig { data, ..preset };
     set(&mut config.order, typed.order.map(Into::into));
@@ -142,18 +233,11 @@ pub(crate) fn search(typed: &SearchArgs) -> Result<SearchConfig> {
     set(&mut config.alpha_learning_rate, typed.alpha_learning_rate);
     set(&mut config.alpha_weight_decay, typed.alpha_weight_decay);
     set(&mut config.radius, typed.radius);
-    set(&mut config.seed, settings.seed);
-    set(&mut config.epochs, settings.epochs);
-    set(&mut config.batch_size, settings.batch_size);
-    set(&mut config.train_limit, settings.train_limit.map(Some));
+    common!(config).take(settings);
     set(&mut config.init_channels, settings.init_channels);
     set(&mut config.layers, settings.layers);
-    set(&mut config.learning_rate, settings.learning_rate);
     config.learning_rate_min = floor(settings, config.learning_rate, config.learning_rate_min);
     set(&mut config.momentum, settings.momentum);
-    set(&mut config.weight_decay, settings.weight_decay);
-    set(&mut config.grad_clip, settings.grad_clip);
-    config.validate()?;
     Ok(config)
 }
 
@@ -161,8 +245,25 @@ pub(crate) fn search(typed: &SearchArgs) -> Result<SearchConfig> {
 ///
 /// # Errors
 /// As [`search`], and for a genotype that cannot be had.
-pub(crate) fn train(typed: &TrainArgs) -> Result<TrainConfig> {
-    let images = Images::of_training(typed.task)?;
+pub(crate) fn train(typed: &TrainArgs) -> Result<TrainSettings> {
+    let settings: TrainSettings = match Subject::of_training(typed.task) {
+        Subject::Images(images) => image_training(images, typed)?.into(),
+        Subject::Text(data) => text::train(data, typed)?.into(),
+    };
+    settings.validate()?;
+    Ok(settings)
+}
+
+fn image_training(images: Images, typed: &TrainArgs) -> Result<TrainConfig> {
+    let task = images.data().task();
+    refuse_text(task, &typed.text)?;
+    refuse(
+        task,
+        &[
+            ("--activation-regularization", typed.activation_regularization.is_some()),
+            ("--nonmono", typed.nonmono.is_some()),
+        ],
+    )?;
     let settings = &typed.settings;
     let genotype = conv_genotype(&typed.genotype)?;
     let preset = match (images, settings.preset.unwrap_or(images.preset()), typed.selection) {
@@ -177,7 +278,7 @@ pub(crate) fn train(typed: &TrainArgs) -> Result<TrainConfig> {
         (_, Preset::Laptop, true) => TrainConfig::laptop_selection(genotype),
         (_, Preset::Quick, false) => TrainConfig::quick(genotype),
         (_, Preset::Quick, true) => TrainConfig::quick_selection(genotype),
-        (_, Preset::TinyImagenet, _) => return Err(no_preset(&images.data())),
+        (_, Preset::TinyImagenet, _) => return Err(no_preset(images.data().task())),
     };
     let data = if images == Images::ImageNet { preset.data.clone() } else { images.data() };
     let mut config = TrainConfig { data: images.typed(data, &typed.data)?, ..preset };
@@ -194,13 +295,9 @@ pub(crate) fn train(typed: &TrainArgs) -> Result<TrainConfig> {
     set(&mut config.cutout, typed.cutout);
     set(&mut config.drop_path_prob, typed.drop_path_prob);
     set(&mut config.label_smoothing, typed.label_smoothing);
-    set(&mut config.seed, settings.seed);
-    set(&mut config.epochs, settings.epochs);
-    set(&mut config.batch_size, settings.batch_size);
-    set(&mut config.train_limit, settings.train_limit.map(Some));
+    common!(config).take(settings);
     set(&mut config.init_channels, settings.init_channels);
     set(&mut config.layers, settings.layers);
-    set(&mut config.learning_rate, settings.learning_rate);
     match &mut config.schedule {
         Schedule::Cosine { .. } if typed.decay.is_some() => {
             return Err(usage("--decay is for --schedule exponential"));
@@ -214,9 +311,6 @@ pub(crate) fn train(typed: &TrainArgs) -> Result<TrainConfig> {
         Schedule::Exponential { decay } => set(decay, typed.decay),
     }
     set(&mut config.momentum, settings.momentum);
-    set(&mut config.weight_decay, settings.weight_decay);
-    set(&mut config.grad_clip, settings.grad_clip);
-    config.validate()?;
     Ok(config)
 }
 
@@ -228,18 +322,26 @@ fn floor(settings: &SettingArgs, learning_rate: f64, preset: f64) -> f64 {
 /// How the run is to be carried out; `needs_data` says whether its data comes from a folder.
 ///
 /// # Errors
-/// [`Failure::Usage`] where an image folder was meant and none was named.
-pub(crate) fn run_options(typed: &RunArgs, data: &DataConfig) -> Result<RunOptions> {
+/// [`Failure::Usage`] where images or a text of one's own were meant and none were named.
+pub(crate) fn run_options(typed: &RunArgs, data: Data<'_>) -> Result<RunOptions> {
     let mut options = machine(&typed.machine);
     match data {
-        DataConfig::SyntheticImages { .. } => options.data_dir = None,
-        DataConfig::ImageFolder { .. } if typed.machine.data.is_none() => {
+        Data::Images(DataConfig::SyntheticImages { .. }) | Data::Text(TextConfig::SyntheticText { .. }) => {
+            options.data_dir = None;
+        }
+        Data::Images(DataConfig::ImageFolder { .. }) if typed.machine.data.is_none() => {
             return Err(usage("image-folder needs --data DIR, a folder with a subfolder of images for each class"));
+        }
+        Data::Text(TextConfig::Text { .. }) if typed.machine.data.is_none() => {
+            return Err(usage(
+                "text needs --data FILE|DIR, one text file or a folder with train.txt, valid.txt and test.txt",
+            ));
         }
         _ => {}
     }
     options.resume = typed.resume;
     options.max_steps = typed.max_steps;
+    options.until_epoch = typed.until_epoch;
     options.checkpoint_every = typed.checkpoint_every;
     Ok(options)
 }

@@ -18,7 +18,7 @@ pub(crate) fn report(outcome: &Outcome, terminal: &Terminal) -> Result<()> {
             terminal.line(&how_to_go_on(stopped));
             match stopped.reason {
                 StopReason::Requested => Err(Failure::Interrupted),
-                StopReason::MaxSteps => Ok(()),
+                StopReason::MaxSteps | StopReason::UntilEpoch => Ok(()),
             }
         }
     }

@@ -1,7 +1,9 @@
 //! `darts profile`: how large a network is and what it costs, without training it.
 
 use darts_cells::conv::{ConvNetwork, NetworkConfig};
-use darts_cells::space::ConvSpace;
+use darts_cells::recurrent::{RecurrentConfig, RecurrentNetwork};
+use darts_cells::space::{ConvSpace, RecurrentSpace};
+use darts_data::text::Bptt;
 use serde_json::json;
 
 use crate::args::{ProfileArgs, ProfileTask};
@@ -10,31 +12,26 @@ use crate::meant;
 
 /// Multiply-adds of a network in the mobile setting are fewer than this (section 3.4 of the paper).
 const MOBILE_LIMIT: u64 = 600_000_000;
+/// Words of Penn Treebank and of WikiText-2.
+const PTB_WORDS: usize = 10_000;
+const WIKITEXT2_WORDS: usize = 33_278;
+
+/// What a network is and costs.
+struct Profile {
+    parameters: usize,
+    with_auxiliary: usize,
+    /// For one image or one token.
+    multiply_adds: u64,
+    bytes: u64,
+    batch: String,
+}
 
 pub(crate) fn run(typed: &ProfileArgs) -> Result<()> {
-    let is_supernet = typed.genotype == "supernet";
-    let (mut config, batch) = match typed.task {
-        ProfileTask::Cifar10 if is_supernet => (NetworkConfig::cifar_search(10), 64),
-        ProfileTask::Cifar10 => (NetworkConfig::cifar_evaluation(10), 96),
-        ProfileTask::Imagenet if is_supernet => {
-            return Err(usage("there is no search on imagenet; profile supernet --task cifar10"));
-        }
-        ProfileTask::Imagenet => (NetworkConfig::imagenet(1000), 128),
-        ProfileTask::Ptb | ProfileTask::Wikitext2 => {
-            return Err(usage("this version has no recurrent cells; use --task cifar10 or imagenet"));
-        }
+    let profile = match typed.task {
+        ProfileTask::Cifar10 | ProfileTask::Imagenet => conv(typed)?,
+        ProfileTask::Ptb | ProfileTask::Wikitext2 => recurrent(typed)?,
     };
-    config.init_channels = within("--init-channels", typed.init_channels.unwrap_or(config.init_channels), 1024)?;
-    config.layers = within("--layers", typed.layers.unwrap_or(config.layers), 200)?;
-    let batch = within("--batch-size", typed.batch_size.unwrap_or(batch), 65_536)?;
-    let network = if is_supernet {
-        ConvNetwork::supernet(&ConvSpace::darts(), &config)
-    } else {
-        ConvNetwork::discrete(&meant::conv_genotype(&typed.genotype)?, &config)
-    };
-    let network = network.map_err(failed)?;
-    let (parameters, with_auxiliary) = network.parameter_count();
-    let (multiply_adds, bytes) = (network.multiply_adds(), network.training_bytes(batch));
+    let Profile { parameters, with_auxiliary, multiply_adds, bytes, batch } = profile;
     let mobile = (typed.task == ProfileTask::Imagenet).then_some(multiply_adds < MOBILE_LIMIT);
     if typed.json {
         let mut profile = json!({
@@ -57,7 +54,74 @@ pub(crate) fn run(typed: &ProfileArgs) -> Result<()> {
         let verdict = if mobile { "within" } else { "beyond" };
         print(&format!("  mobile setting     {verdict} its limit of less than {}", grouped(MOBILE_LIMIT)))?;
     }
-    print(&format!("a training step      {:.2} GB at batch {batch}", bytes as f64 / 1e9))
+    print(&format!("a training step      {:.2} GB at {batch}", bytes as f64 / 1e9))
+}
+
+fn recurrent(typed: &ProfileArgs) -> Result<Profile> {
+    for (option, is_typed) in [("--init-channels", typed.init_channels.is_some()), ("--layers", typed.layers.is_some())] {
+        if is_typed {
+            return Err(usage(format!("a recurrent network has no {option}; it has --units")));
+        }
+    }
+    let is_supernet = typed.genotype == "supernet";
+    let (mut config, batch) = match typed.task {
+        ProfileTask::Wikitext2 if is_supernet => {
+            return Err(usage("there is no search on wikitext2; profile supernet --task ptb"));
+        }
+        ProfileTask::Wikitext2 => (RecurrentConfig::wikitext2(WIKITEXT2_WORDS), 64),
+        _ if is_supernet => (RecurrentConfig::search(PTB_WORDS), 256),
+        _ => (RecurrentConfig::penn_treebank(PTB_WORDS), 64),
+    };
+    config.hidden = within("--units", typed.units.unwrap_or(config.hidden), 16_384)?;
+    let batch = within("--batch-size", typed.batch_size.unwrap_or(batch), 65_536)?;
+    let length = within("--bptt", typed.bptt.unwrap_or(35), 10_000)?;
+    let (network, bptt) = if is_supernet {
+        (RecurrentNetwork::supernet(&RecurrentSpace::darts(), &config), Bptt::Search { length })
+    } else {
+        (RecurrentNetwork::discrete(&meant::text::genotype(&typed.genotype)?, &config), Bptt::Training { length })
+    };
+    let (network, steps) = (network.map_err(failed)?, bptt.longest());
+    Ok(Profile {
+        parameters: network.parameter_count(),
+        with_auxiliary: network.parameter_count(),
+        multiply_adds: network.multiply_adds(),
+        bytes: network.training_bytes(batch, steps),
+        batch: format!("batch {batch}, {steps} time steps"),
+    })
+}
+
+fn conv(typed: &ProfileArgs) -> Result<Profile> {
+    for (option, is_typed) in [("--units", typed.units.is_some()), ("--bptt", typed.bptt.is_some())] {
+        if is_typed {
+            return Err(usage(format!("a convolutional network has no {option}; it has --init-channels")));
+        }
+    }
+    let is_supernet = typed.genotype == "supernet";
+    let (mut config, batch) = match typed.task {
+        ProfileTask::Cifar10 if is_supernet => (NetworkConfig::cifar_search(10), 64),
+        ProfileTask::Cifar10 => (NetworkConfig::cifar_evaluation(10), 96),
+        ProfileTask::Imagenet if is_supernet => {
+            return Err(usage("there is no search on imagenet; profile supernet --task cifar10"));
+        }
+        _ => (NetworkConfig::imagenet(1000), 128),
+    };
+    config.init_channels = within("--init-channels", typed.init_channels.unwrap_or(config.init_channels), 1024)?;
+    config.layers = within("--layers", typed.layers.unwrap_or(config.layers), 200)?;
+    let batch = within("--batch-size", typed.batch_size.unwrap_or(batch), 65_536)?;
+    let network = if is_supernet {
+        ConvNetwork::supernet(&ConvSpace::darts(), &config)
+    } else {
+        ConvNetwork::discrete(&meant::conv_genotype(&typed.genotype)?, &config)
+    };
+    let network = network.map_err(failed)?;
+    let (parameters, with_auxiliary) = network.parameter_count();
+    Ok(Profile {
+        parameters,
+        with_auxiliary,
+        multiply_adds: network.multiply_adds(),
+        bytes: network.training_bytes(batch),
+        batch: format!("batch {batch}"),
+    })
 }
 
 fn within(option: &str, value: usize, most: usize) -> Result<usize> {

@@ -9,7 +9,7 @@ use crate::{interrupt, meant, outcome};
 
 pub(crate) fn run(typed: &SearchArgs) -> Result<()> {
     let config = meant::search(typed)?;
-    let options = meant::run_options(&typed.run, &config.data)?;
+    let options = meant::run_options(&typed.run, config.data())?;
     interrupt::listen()?;
     let mut terminal = Terminal::new(typed.run.machine.quiet);
     let outcome = SearchRun::open_or_create(&typed.run.out, config, options)?.run(&mut terminal)?;

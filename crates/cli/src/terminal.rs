@@ -129,7 +129,7 @@ impl Progress for Terminal {
         self.acknowledge_interrupt();
         if let Style::Bars { other, .. } = &mut self.style {
             let other = other.get_or_insert_with(|| bar(of as u64, "{bar:24} {pos}/{len} {msg}"));
-            other.set_message(format!("{what} images"));
+            other.set_message(what.to_owned());
             other.set_position(done as u64);
             if done >= of {
                 other.finish_and_clear();
@@ -144,6 +144,10 @@ impl Progress for Terminal {
         }
         if let Some(accuracy) = metrics.valid_accuracy {
             text += &format!(", validation {}", percent(accuracy));
+        }
+        if let Some(perplexity) = metrics.valid_perplexity {
+            let train = metrics.train_loss.exp();
+            text += &format!(", perplexity {train:.2}, validation perplexity {perplexity:.2}");
         }
         self.line(&format!("{text}, {:.0} s", metrics.seconds));
     }

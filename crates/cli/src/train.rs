@@ -9,7 +9,7 @@ use crate::{interrupt, meant, outcome};
 
 pub(crate) fn run(typed: &TrainArgs) -> Result<()> {
     let config = meant::train(typed)?;
-    let mut options = meant::run_options(&typed.run, &config.data)?;
+    let mut options = meant::run_options(&typed.run, config.data())?;
     options.max_bad_images = typed.max_bad_images.unwrap_or_default();
     interrupt::listen()?;
     let mut terminal = Terminal::new(typed.run.machine.quiet);

@@ -84,7 +84,8 @@ pub(crate) trait Learner: Send {
     fn start(&mut self, epoch: usize, step: usize) -> Result<()>;
     /// Does the next step.
     fn step(&mut self) -> Result<StepOutcome>;
-    /// Validates after the last step of `epoch`; None when `watch` asked to stop. It changes no state.
+    /// Validates after the last step of `epoch`; None when `watch` asked to stop. It changes state only where it gives an
+    /// outcome, and then by that alone.
     fn end_epoch(&mut self, epoch: usize, watch: &mut Watch<'_>) -> Result<Option<EpochOutcome>>;
     /// The cell so far.
     fn genotype(&self) -> Result<Genotype>;
@@ -143,10 +144,12 @@ pub enum StopReason {
     Requested,
     /// [`RunOptions::max_steps`] steps were done.
     MaxSteps,
+    /// [`RunOptions::until_epoch`] epochs were done.
+    UntilEpoch,
 }
 
 /// Drives `learner` to its end, or until it is told to stop.
-pub(crate) fn drive<L: Learner>(
+pub(crate) fn drive<L: Learner + ?Sized>(
     kind: RunKind,
     folder: &RunFolder,
     learner: &mut L,
@@ -182,7 +185,7 @@ pub(crate) fn drive<L: Learner>(
     engine.run()
 }
 
-struct Engine<'a, L> {
+struct Engine<'a, L: ?Sized> {
     kind: RunKind,
     folder: &'a RunFolder,
     options: &'a RunOptions,
@@ -198,7 +201,7 @@ struct Engine<'a, L> {
     since: Instant,
 }
 
-impl<L: Learner> Engine<'_, L> {
+impl<L: Learner + ?Sized> Engine<'_, L> {
     fn run(&mut self) -> Result<Outcome> {
         self.progress.started(&Started {
             kind: self.kind,
@@ -212,6 +215,9 @@ impl<L: Learner> Engine<'_, L> {
             self.events.append(&tensorboard::header(wall_time()))?;
         }
         while self.position.epoch < self.learner.epochs() {
+            if self.options.until_epoch.is_some_and(|until| self.position.epoch >= until) {
+                return self.stop(StopReason::UntilEpoch);
+            }
             if let Some(reason) = self.epoch()? {
                 return self.stop(reason);
             }
@@ -246,11 +252,11 @@ impl<L: Learner> Engine<'_, L> {
         if self.progress.should_stop() {
             return Ok(Some(StopReason::Requested));
         }
-        let images_per_second = self.position.examples as f64 / self.position.epoch_seconds;
+        let per_second = self.position.examples as f64 / self.position.epoch_seconds;
         let Some(outcome) = self.learner.end_epoch(epoch, &mut Watch::new(self.progress))? else {
             return Ok(Some(StopReason::Requested));
         };
-        self.after_epoch(outcome, images_per_second)?;
+        self.after_epoch(outcome, per_second)?;
         Ok(None)
     }
 
@@ -305,17 +311,19 @@ impl<L: Learner> Engine<'_, L> {
         Ok(())
     }
 
-    fn after_epoch(&mut self, outcome: EpochOutcome, images_per_second: f64) -> Result<()> {
+    fn after_epoch(&mut self, outcome: EpochOutcome, per_second: f64) -> Result<()> {
         self.tick();
         let lr = self.position.learning_rate;
         self.check_finite("validation loss", outcome.valid_loss, lr)?;
         let position = &self.position;
         let examples = position.examples as f64;
         let genotype = self.learner.genotype()?;
+        let is_language = outcome.valid_perplexity.is_some();
+        let per_second = Some(per_second).filter(|rate| rate.is_finite());
         let metrics = EpochMetrics {
             epoch: position.epoch,
             train_loss: position.loss_sum / examples,
-            train_accuracy: outcome.valid_perplexity.is_none().then(|| position.correct as f64 / examples),
+            train_accuracy: (!is_language).then(|| position.correct as f64 / examples),
             valid_loss: outcome.valid_loss,
             valid_accuracy: outcome.valid_accuracy,
             valid_perplexity: outcome.valid_perplexity,
@@ -323,7 +331,8 @@ impl<L: Learner> Engine<'_, L> {
             genotype: (self.kind == RunKind::Search).then(|| genotype.clone()),
             seconds: position.epoch_seconds,
             waited_seconds: position.waited_seconds,
-            images_per_second: Some(images_per_second).filter(|rate| rate.is_finite()),
+            images_per_second: per_second.filter(|_| !is_language),
+            tokens_per_second: per_second.filter(|_| is_language),
         };
         let mut scalars = vec![("epoch/train_loss", metrics.train_loss)];
         scalars.extend(metrics.train_accuracy.map(|v| ("epoch/train_accuracy", v)));

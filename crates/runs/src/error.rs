@@ -170,7 +170,7 @@ pub enum Error {
     Bilevel(#[from] darts_bilevel::Error),
     /// Training the network takes more memory than there is.
     #[error(
-        "training this network at batch size {batch} takes about {needed:.1} GB of memory, and the machine has {available:.1} GB; lower --batch-size, --init-channels or --layers"
+        "training this network at batch size {batch} takes about {needed:.1} GB of memory, and the machine has {available:.1} GB; lower {remedy}"
     )]
     Memory {
         /// Examples in a batch.
@@ -179,6 +179,8 @@ pub enum Error {
         needed: f64,
         /// What the machine has, 10⁹ bytes.
         available: f64,
+        /// The settings to lower.
+        remedy: &'static str,
     },
     /// A network could not be built or evaluated.
     #[error(transparent)]

@@ -1,4 +1,4 @@
-//! Evaluating and using a finished training: its error on a split, and the classes of single images.
+//! Evaluating and using a finished training on images: its error on a split, and the classes of single images.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -67,18 +67,13 @@ struct Model {
 
 impl Model {
     fn read(dir: &Path) -> Result<Self> {
-        let record = RunRecord::read(dir)?;
-        let not_ready = |reason: String| Error::NotReady { dir: dir.to_path_buf(), reason };
-        if record.kind != RunKind::Train {
-            let train = format!("darts train {} --genotype {}", record.task, dir.display());
-            return Err(not_ready(format!("is a search, not a trained network; train its cell first: {train}")));
+        let (record, bytes) = finished_training(dir)?;
+        if record.is_text() {
+            return Err(Error::NotReady { dir: dir.into(), reason: "was trained on text, not on images".into() });
         }
         let config: TrainConfig = record.config(dir)?;
         config.validate()?;
         let path = dir.join(WEIGHTS);
-        if !path.exists() {
-            return Err(not_ready("is not finished: it has no weights yet; continue it with --resume".into()));
-        }
         let data = record.data;
         data.validate().map_err(|reason| Error::bad_file(dir.join(RECORD), reason))?;
         let classes = data.classes.len();
@@ -91,7 +86,6 @@ impl Model {
             &config.data,
         );
         let network = ConvNetwork::discrete(&config.genotype, &sizes)?;
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
         let tables = [network.parameters(), network.statistics()];
         let vectors = parameters::load(&bytes, &tables, Extra::Refuse).map_err(|e| Error::bad_file(&path, e))?;
         let [theta, statistics] = <[Vec<f32>; 2]>::try_from(vectors)
@@ -131,6 +125,27 @@ impl Model {
     }
 }
 
+/// The record of the finished training in `dir`, and the contents of its weights' file.
+pub(crate) fn finished_training(dir: &Path) -> Result<(RunRecord, Vec<u8>)> {
+    let record = RunRecord::read(dir)?;
+    let not_ready = |reason: String| Error::NotReady { dir: dir.to_path_buf(), reason };
+    if record.kind != RunKind::Train {
+        let train = format!("darts train {} --genotype {}", record.task, dir.display());
+        return Err(not_ready(format!("is a search, not a trained network; train its cell first: {train}")));
+    }
+    let path = dir.join(WEIGHTS);
+    if !path.exists() {
+        return Err(not_ready("is not finished: it has no weights yet; continue it with --resume".into()));
+    }
+    let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+    Ok((record, bytes))
+}
+
+/// What an evaluation says that was stopped.
+pub(crate) fn interrupted(dir: &Path) -> Error {
+    Error::NotReady { dir: dir.to_path_buf(), reason: "was not evaluated to the end: interrupted".into() }
+}
+
 /// Evaluates the trained run in `dir` on a split of the data that it was trained for, or on all images of another folder
 /// with a folder for each of its classes, or for some of them ([`RunOptions::data_dir`]).
 ///
@@ -148,10 +163,7 @@ pub fn evaluate(dir: &Path, split: Split, options: &RunOptions, progress: &mut d
         let bad_images = Arc::new(BadImages::new(options.max_bad_images));
         let name = if split == Split::Test { "test" } else { "validation" };
         let scores = model.trained().scores(&mut workspace, &set, &bad_images, name, &mut Watch::new(progress))?;
-        let scores = scores.ok_or_else(|| Error::NotReady {
-            dir: dir.to_path_buf(),
-            reason: "was not evaluated to the end: interrupted".into(),
-        })?;
+        let scores = scores.ok_or_else(|| interrupted(dir))?;
         let accuracy = scores.accuracy.unwrap_or(0.0);
         Ok(Evaluation {
             loss: scores.loss,

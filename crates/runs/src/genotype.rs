@@ -6,10 +6,11 @@ use std::path::Path;
 use darts_cells::genotype::{Genotype, named};
 
 use crate::checkpoint;
-use crate::config::{RunKind, SearchConfig};
+use crate::config::RunKind;
 use crate::error::{Error, Result, one_line};
 use crate::folder::{CHECKPOINTS, GENOTYPE, RunRecord};
-use crate::task::image::search::space;
+use crate::task::image::search as image;
+use crate::task::text::search as text;
 
 /// A larger file is no genotype.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -82,19 +83,21 @@ pub fn derive(dir: &Path) -> Result<Derived> {
     if record.kind == RunKind::Train {
         return Ok(Derived { genotype: read(&dir.join(GENOTYPE))?, epoch: 0, step: 0 });
     }
-    let config: SearchConfig = record.config(dir)?;
     let Some((mut checkpoint, path)) = checkpoint::latest(&dir.join(CHECKPOINTS), |_| ())? else {
         return Err(Error::NotReady {
             dir: dir.to_path_buf(),
             reason: "has saved nothing yet; wait for its first checkpoint".into(),
         });
     };
-    let space = space(&config);
-    let alphas = checkpoint
-        .state
-        .take("alphas", 2 * space.edges() * space.operations())
-        .map_err(|reason| Error::bad_file(&path, reason))?;
-    let genotype = space.derive(&alphas)?.into();
+    let mut alphas =
+        |len: usize| checkpoint.state.take("alphas", len).map_err(|reason| Error::bad_file(&path, reason));
+    let genotype = if record.is_text() {
+        let space = text::space(&record.config(dir)?);
+        space.derive(&alphas(space.edges() * space.operations())?)?.into()
+    } else {
+        let space = image::space(&record.config(dir)?);
+        space.derive(&alphas(2 * space.edges() * space.operations())?)?.into()
+    };
     Ok(Derived { genotype, epoch: checkpoint.position.epoch, step: checkpoint.position.total })
 }
 

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
+
 /// The version of this crate.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -40,7 +42,18 @@ impl Hardware {
     }
 }
 
-fn processor_and_memory() -> Result<(String, u64), sysinfo::Error> {
+/// Refuses what needs more memory than this machine has, before the allocator ends the process over it; `remedy` are the
+/// settings to lower.
+pub(crate) fn refuse_beyond_memory(needed: u64, batch: usize, remedy: &'static str) -> Result<()> {
+    let available = Hardware::detect().memory_bytes;
+    // 0: the operating system does not tell.
+    if available == 0 || needed <= available {
+        return Ok(());
+    }
+    Err(Error::Memory { batch, needed: needed as f64 / 1e9, available: available as f64 / 1e9, remedy })
+}
+
+fn processor_and_memory() -> std::result::Result<(String, u64), sysinfo::Error> {
     let mut system = sysinfo::System::new()?;
     system.refresh_cpu_list(sysinfo::CpuRefreshKind::nothing());
     system.refresh_memory();

@@ -18,6 +18,7 @@ pub mod config;
 mod engine;
 mod error;
 mod evaluate;
+mod evaluate_text;
 mod folder;
 pub mod genotype;
 mod hardware;
@@ -35,12 +36,17 @@ mod task;
 mod tensorboard;
 mod train;
 pub mod verify;
+mod weights;
 
-pub use config::{DataConfig, Order, RunKind, Schedule, SearchConfig, TrainConfig};
+pub use config::{
+    DataConfig, Order, RunKind, Schedule, SearchConfig, SearchSettings, TextConfig, TextSearchConfig, TextTrainConfig,
+    TrainConfig, TrainSettings,
+};
 pub use engine::{Outcome, StopReason, Stopped};
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, Prediction, Split, evaluate, predict};
-pub use folder::{DataRecord, RunRecord};
+pub use evaluate_text::{TextEvaluation, Writing, evaluate_text, write_text};
+pub use folder::{CorpusRecord, DataRecord, RunRecord};
 pub use genotype::{Derived, GenotypeKind, derive};
 pub use hardware::{COMMIT, Hardware, VERSION, peak_memory_bytes};
 pub use metrics::{EpochMetrics, Metric, Results, StepMetrics, Summary, read_metrics, read_summary};

@@ -34,7 +34,7 @@ pub struct StepMetrics {
     pub epoch: usize,
     /// The step, counted from 1 over the whole run.
     pub step: u64,
-    /// Loss of the weight step's batch.
+    /// Loss of the weight step's batch; of a language model without its regularizers.
     pub train_loss: f64,
     /// Share of that batch that was right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,7 +56,7 @@ pub struct StepMetrics {
 pub struct EpochMetrics {
     /// The epoch, from 0.
     pub epoch: usize,
-    /// Mean loss of its weight steps.
+    /// Mean loss of its weight steps; of a language model without its regularizers.
     pub train_loss: f64,
     /// Share of its training examples that were right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,9 +80,12 @@ pub struct EpochMetrics {
     /// What of it the steps waited for their data.
     #[serde(default)]
     pub waited_seconds: f64,
-    /// Training examples a second, over the steps alone.
+    /// Training images a second, over the steps alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images_per_second: Option<f64>,
+    /// The same in tokens, for language models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_second: Option<f64>,
 }
 
 /// `summary.json`: what a finished run found.
@@ -109,7 +112,7 @@ pub struct Summary {
     /// Parameters with the auxiliary head, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters_with_auxiliary: Option<u64>,
-    /// Multiply-adds of convolutions and linear layers for one example.
+    /// Multiply-adds of convolutions and matrix products for one example: an image or a token.
     pub multiply_adds: u64,
     /// What the run took, interruptions not counted.
     pub wall_seconds: f64,

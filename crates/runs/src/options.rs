@@ -7,6 +7,9 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
+/// Where datasets are when nobody says.
+pub(crate) const DEFAULT_DATA_DIR: &str = "datasets";
+
 /// Where a run computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
@@ -72,6 +75,8 @@ pub struct RunOptions {
     pub resume: bool,
     /// Stop cleanly after so many steps of this invocation.
     pub max_steps: Option<u64>,
+    /// Stop cleanly when so many epochs of the run are done.
+    pub until_epoch: Option<usize>,
     /// Unreadable images that a training may leave out of its batches before it is an error. They are listed in the run's
     /// `bad-images.txt`.
     pub max_bad_images: usize,
@@ -91,6 +96,7 @@ impl RunOptions {
         };
         positive("threads", self.threads.map(|n| n as u64))?;
         positive("max_steps", self.max_steps)?;
+        positive("until_epoch", self.until_epoch.map(|n| n as u64))?;
         positive("checkpoint_every", self.checkpoint_every)
     }
 

@@ -9,10 +9,10 @@ use serde::de::DeserializeOwned;
 use crate::config::RunKind;
 use crate::engine::{Learner, Outcome, drive};
 use crate::error::{Error, Result};
-use crate::folder::{DataRecord, RunFolder, RunRecord};
+use crate::folder::{CorpusRecord, DataRecord, RunFolder, RunRecord, atomic};
 use crate::metrics::{SUMMARY, read_summary};
 use crate::options::RunOptions;
-use crate::progress::Progress;
+use crate::progress::{Level, Progress};
 
 /// What a run is, whatever its task.
 pub(crate) struct Identity<'a, C> {
@@ -22,22 +22,38 @@ pub(crate) struct Identity<'a, C> {
     pub(crate) config: &'a C,
 }
 
+/// What a run is about, as it was found.
+pub(crate) enum Found {
+    /// Images.
+    Images(DataRecord),
+    /// Text.
+    Text(CorpusRecord),
+}
+
+/// A learner with what is kept of its data.
+pub(crate) struct Made {
+    pub(crate) learner: Box<dyn Learner>,
+    pub(crate) found: Found,
+    /// A file that a new run keeps in its folder, and its contents.
+    pub(crate) file: Option<(&'static str, Vec<u8>)>,
+}
+
 /// A run whose folder is ours. A finished one has no learner.
-pub(crate) struct OpenRun<L> {
+pub(crate) struct OpenRun {
     kind: RunKind,
     folder: RunFolder,
     options: RunOptions,
-    learner: Option<L>,
+    learner: Option<Box<dyn Learner>>,
 }
 
-impl<L: Learner> OpenRun<L> {
+impl OpenRun {
     /// Locks and checks the folder, then lets `make` find the data and build the learner, then writes `run.json`: a data
     /// folder that is not there leaves no run behind.
     pub(crate) fn open<C>(
         dir: PathBuf,
         identity: Identity<'_, C>,
         options: RunOptions,
-        make: impl FnOnce(&RunOptions) -> Result<(L, DataRecord)> + Send,
+        make: impl FnOnce(&RunOptions, &RunFolder) -> Result<Made> + Send,
     ) -> Result<Self>
     where
         C: Serialize + DeserializeOwned,
@@ -49,11 +65,17 @@ impl<L: Learner> OpenRun<L> {
         if folder.record().is_some() && folder.path(SUMMARY).exists() {
             return Ok(Self { kind, folder, options, learner: None });
         }
-        let (learner, data) = options.on_threads(|| make(&options))?;
+        let Made { learner, found, file } = options.on_threads(|| make(&options, &folder))?;
+        if let (Some((name, bytes)), None) = (file, folder.record()) {
+            atomic::write(&folder.path(name), &bytes)?;
+        }
         let json = serde_json::to_value(config).map_err(|e| Error::bad_file(folder.dir(), e))?;
         let threads = options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let record = RunRecord::now(kind, task, json, seed, options.device.to_string(), threads);
-        folder.begin(RunRecord { data, ..record })?;
+        folder.begin(match found {
+            Found::Images(data) => RunRecord { data, ..record },
+            Found::Text(corpus) => RunRecord { corpus: Some(corpus), ..record },
+        })?;
         Ok(Self { kind, folder, options, learner: Some(learner) })
     }
 
@@ -61,7 +83,12 @@ impl<L: Learner> OpenRun<L> {
     pub(crate) fn run(self, progress: &mut dyn Progress) -> Result<Outcome> {
         let Self { kind, folder, options, learner } = self;
         match learner {
-            Some(mut learner) => options.on_threads(|| drive(kind, &folder, &mut learner, &options, progress)),
+            Some(mut learner) => {
+                if let Some(note) = folder.record().and_then(|record| record.corpus.as_ref()?.note.as_deref()) {
+                    progress.message(Level::Warning, note);
+                }
+                options.on_threads(|| drive(kind, &folder, &mut *learner, &options, progress))
+            }
             None => match read_summary(folder.dir())? {
                 Some(summary) => Ok(Outcome::Finished(summary)),
                 None => Err(Error::Disturbed { path: folder.path(SUMMARY), what: "vanished".into() }),

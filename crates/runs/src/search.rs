@@ -9,15 +9,17 @@ use darts_cells::genotype::Genotype;
 use darts_ops::vector::Vector;
 
 use crate::checkpoint::State;
-use crate::config::{Order, RunKind, SearchConfig};
+use crate::config::{Order, RunKind, SearchConfig, SearchSettings, TextSearchConfig};
 use crate::engine::{EpochOutcome, Finish, Learner, Outcome, StepOutcome, Watch};
 use crate::error::{Error, Result};
 use crate::metrics::Results;
 use crate::options::RunOptions;
 use crate::progress::Progress;
-use crate::run::{Identity, OpenRun};
+use crate::run::{Found, Identity, Made, OpenRun};
 use crate::state;
 use crate::task::image::search::ImageSearch;
+use crate::task::text::data::Text;
+use crate::task::text::search::TextSearch;
 use crate::task::{SearchTask, Size};
 
 /// A search in a folder that belongs to this process until it is dropped.
@@ -32,7 +34,7 @@ use crate::task::{SearchTask, Size};
 /// # Ok::<(), darts_runs::Error>(())
 /// ```
 pub struct SearchRun {
-    run: OpenRun<Searcher<ImageSearch>>,
+    run: OpenRun,
 }
 
 impl SearchRun {
@@ -43,17 +45,16 @@ impl SearchRun {
     /// [`Error::Config`] for a setting out of range; [`Error::Locked`], [`Error::Exists`], [`Error::OtherRun`],
     /// [`Error::ConfigDiffers`], [`Error::DataDiffers`] when the folder is not free for it; [`Error::Data`] when the data
     /// is not there. Nothing in the folder is changed then.
-    pub fn open_or_create(dir: impl Into<PathBuf>, config: SearchConfig, options: RunOptions) -> Result<Self> {
-        config.validate()?;
-        let identity = Identity { kind: RunKind::Search, task: config.data.task(), seed: config.seed, config: &config };
-        let run = OpenRun::open(dir.into(), identity, options, |options| {
-            let task = ImageSearch::open(&config, options)?;
-            let record = task.record();
-            let (w, alphas) = task.initial();
-            let searcher = Searcher::new(task, w, alphas, settings(&config), config.epochs, &options.device.open()?)?;
-            Ok((searcher, record))
-        })?;
-        Ok(Self { run })
+    pub fn open_or_create(
+        dir: impl Into<PathBuf>,
+        config: impl Into<SearchSettings>,
+        options: RunOptions,
+    ) -> Result<Self> {
+        let run = match config.into() {
+            SearchSettings::Images(config) => on_images(dir.into(), &config, options),
+            SearchSettings::Text(config) => on_text(dir.into(), &config, options),
+        };
+        Ok(Self { run: run? })
     }
 
     /// Searches to the end, or until `progress` or [`RunOptions::max_steps`] stops it. A finished run is only read.
@@ -66,7 +67,50 @@ impl SearchRun {
     }
 }
 
-fn settings(config: &SearchConfig) -> bilevel::SearchConfig {
+fn on_images(dir: PathBuf, config: &SearchConfig, options: RunOptions) -> Result<OpenRun> {
+    config.validate()?;
+    let identity = Identity { kind: RunKind::Search, task: config.data.task(), seed: config.seed, config };
+    OpenRun::open(dir, identity, options, |options, _| {
+        let task = ImageSearch::open(config, options)?;
+        let found = Found::Images(task.record());
+        let start = task.initial();
+        let searcher = Searcher::new(task, start, image_settings(config), config.epochs, &options.device.open()?)?;
+        Ok(Made { learner: Box::new(searcher), found, file: None })
+    })
+}
+
+fn on_text(dir: PathBuf, config: &TextSearchConfig, options: RunOptions) -> Result<OpenRun> {
+    config.validate()?;
+    let identity = Identity { kind: RunKind::Search, task: config.data.task(), seed: config.seed, config };
+    OpenRun::open(dir, identity, options, |options, folder| {
+        let text = Text::of_run(&config.data, options.data_dir.as_deref(), folder)?.limited(config.train_limit);
+        let (found, file) = (Found::Text(text.record()), Some(text.tokenizer_file()?));
+        let task = TextSearch::new(config, text)?;
+        let start = task.initial();
+        let searcher = Searcher::new(task, start, text_settings(config), config.epochs, &options.device.open()?)?;
+        Ok(Made { learner: Box::new(searcher), found, file })
+    })
+}
+
+fn text_settings(config: &TextSearchConfig) -> bilevel::SearchConfig {
+    let second = SecondOrder { radius: config.radius, ..SecondOrder::clipped(config.grad_clip) };
+    bilevel::SearchConfig {
+        strategy: match config.order {
+            Order::First => Strategy::FirstOrder,
+            Order::Second => Strategy::SecondOrder(second),
+        },
+        sgd: SgdConfig { momentum: 0.0, weight_decay: config.weight_decay },
+        clip: Some(config.grad_clip),
+        adam: AdamConfig {
+            learning_rate: config.alpha_learning_rate,
+            betas: (config.alpha_beta1, config.alpha_beta2),
+            weight_decay: config.alpha_weight_decay,
+            ..AdamConfig::penn_treebank_alphas()
+        },
+    }
+}
+
+fn image_settings(config: &SearchConfig) -> bilevel::SearchConfig {
     bilevel::SearchConfig {
         strategy: match config.order {
             Order::First => Strategy::FirstOrder,
@@ -94,8 +138,7 @@ pub(crate) struct Searcher<T> {
 impl<T: SearchTask> Searcher<T> {
     pub(crate) fn new(
         task: T,
-        w: Vec<f32>,
-        alphas: Vec<f32>,
+        (w, alphas): (Vec<f32>, Vec<f32>),
         settings: bilevel::SearchConfig,
         epochs: usize,
         device: &candle_core::Device,
@@ -131,7 +174,7 @@ impl<T: SearchTask> Learner for Searcher<T> {
         let report = self.search.step(&mut self.task, &train, &valid, learning_rate).map_err(step_error)?;
         let seen = self.task.seen();
         Ok(StepOutcome {
-            train_loss: report.train_loss,
+            train_loss: seen.likelihood.unwrap_or(report.train_loss),
             valid_loss: Some(report.valid_loss),
             correct: seen.correct,
             examples: seen.examples,

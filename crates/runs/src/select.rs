@@ -1,14 +1,15 @@
 //! Choosing between the cells of several searches, as the paper does (section 3.3): each is trained for a short while, and
-//! the one that is best on held-out training data is kept. The test set has no part in it. Running the searches and the
-//! trainings is their own business; this file reads what they left in `select-SEED/` and writes `selection.json`.
+//! the one that is best on held-out data is kept, at once or by successive halving (Jamieson & Talwalkar, AISTATS 2016). The
+//! test set has no part in it. Running the searches and the trainings is their own business; this file reads what they left
+//! in `select-SEED/` and writes `selection.json`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::folder::atomic;
-use crate::metrics::read_summary;
+use crate::metrics::{Metric, read_metrics, read_summary};
 
 /// The file that says which search was chosen.
 const FILE: &str = "selection.json";
@@ -24,6 +25,9 @@ pub struct Candidate {
     /// Perplexity on the validation text, for language models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_perplexity: Option<f64>,
+    /// After how many epochs, where the training may have gone on or been stopped there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<usize>,
 }
 
 impl Candidate {
@@ -48,31 +52,72 @@ pub struct Selection {
 /// [`Error::NotReady`] naming a training that is not finished or has no validation result, [`Error::Config`] when there is
 /// nothing to choose from.
 pub fn choose(dir: &Path, seeds: &[u64]) -> Result<Selection> {
-    let mut candidates = Vec::with_capacity(seeds.len());
-    let mut best: Option<(f64, u64)> = None;
-    for &seed in seeds {
-        let run = dir.join(format!("select-{seed}"));
-        let not_ready = |reason: &str| Error::NotReady { dir: run.clone(), reason: reason.into() };
-        let summary = read_summary(&run)?.ok_or_else(|| not_ready("is not finished: it has no summary.json"))?;
-        let (valid_accuracy, valid_perplexity) = (summary.results.valid_accuracy, summary.results.valid_perplexity);
-        let candidate = Candidate { seed, valid_accuracy, valid_perplexity };
-        let score = candidate.score().ok_or_else(|| not_ready("has no validation result: it held no data out"))?;
-        if best.is_none_or(|(most, _)| score > most) {
-            best = Some((score, seed));
-        }
-        candidates.push(candidate);
-    }
-    let (_, chosen) = best.ok_or_else(|| Error::Config {
+    let candidates = seeds.iter().map(|&seed| finished(dir, seed)).collect::<Result<Vec<_>>>()?;
+    record(dir, ranked(dir, &candidates)?.first(), candidates)
+}
+
+/// The short trainings `dir/select-SEED` of these seeds as they were after so many epochs, the best first.
+///
+/// # Errors
+/// As [`choose`], for a training that has not got so far.
+pub fn rank(dir: &Path, seeds: &[u64], epochs: usize) -> Result<Vec<Candidate>> {
+    let candidates = seeds.iter().map(|&seed| after(dir, seed, epochs)).collect::<Result<Vec<_>>>()?;
+    ranked(dir, &candidates)
+}
+
+/// Writes `dir/selection.json`: `chosen`, and all candidates with the result that decided about each.
+///
+/// # Errors
+/// [`Error::Config`] when nobody was chosen, or the folder cannot be written to.
+pub fn record(dir: &Path, chosen: Option<&Candidate>, candidates: Vec<Candidate>) -> Result<Selection> {
+    let chosen = chosen.ok_or_else(|| Error::Config {
         field: "seeds",
         value: "none".into(),
         expected: "at least one search to choose".into(),
     })?;
-    let selection = Selection { chosen, candidates };
+    let selection = Selection { chosen: chosen.seed, candidates };
     let path = dir.join(FILE);
     let mut bytes = serde_json::to_vec(&selection).map_err(|e| Error::bad_file(&path, e))?;
     bytes.push(b'\n');
     atomic::write(&path, &bytes)?;
     Ok(selection)
+}
+
+fn folder(dir: &Path, seed: u64) -> PathBuf {
+    dir.join(format!("select-{seed}"))
+}
+
+fn not_ready(dir: &Path, seed: u64, reason: impl Into<String>) -> Error {
+    Error::NotReady { dir: folder(dir, seed), reason: reason.into() }
+}
+
+fn finished(dir: &Path, seed: u64) -> Result<Candidate> {
+    let summary = read_summary(&folder(dir, seed))?
+        .ok_or_else(|| not_ready(dir, seed, "is not finished: it has no summary.json"))?;
+    let (valid_accuracy, valid_perplexity) = (summary.results.valid_accuracy, summary.results.valid_perplexity);
+    Ok(Candidate { seed, valid_accuracy, valid_perplexity, epochs: None })
+}
+
+fn after(dir: &Path, seed: u64, epochs: usize) -> Result<Candidate> {
+    let lines = read_metrics(&folder(dir, seed))?.into_iter();
+    let epoch = lines.into_iter().find_map(|line| match line {
+        Metric::Epoch(epoch) if epoch.epoch + 1 == epochs => Some(epoch),
+        _ => None,
+    });
+    let epoch = epoch.ok_or_else(|| not_ready(dir, seed, format!("has not done {epochs} epochs yet")))?;
+    let (valid_accuracy, valid_perplexity) = (epoch.valid_accuracy, epoch.valid_perplexity);
+    Ok(Candidate { seed, valid_accuracy, valid_perplexity, epochs: Some(epochs) })
+}
+
+/// The best first; of equal ones the one that was given first.
+fn ranked(dir: &Path, candidates: &[Candidate]) -> Result<Vec<Candidate>> {
+    let mut scored = Vec::with_capacity(candidates.len());
+    for &candidate in candidates {
+        let no_result = || not_ready(dir, candidate.seed, "has no validation result: it held no data out");
+        scored.push((candidate.score().ok_or_else(no_result)?, candidate));
+    }
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    Ok(scored.into_iter().map(|(_, candidate)| candidate).collect())
 }
 
 #[cfg(test)]
@@ -83,7 +128,7 @@ mod tests {
 
     use super::*;
     use crate::config::RunKind;
-    use crate::metrics::{Results, SUMMARY, Summary};
+    use crate::metrics::{EpochMetrics, METRICS, Results, SUMMARY, Summary};
 
     fn training(dir: &Path, seed: u64, results: Results) {
         let run = dir.join(format!("select-{seed}"));
@@ -124,6 +169,26 @@ mod tests {
             training(dir.path(), seed, Results { valid_perplexity: Some(perplexity), ..Results::default() });
         }
         assert_eq!(choose(dir.path(), &[0, 1, 2]).unwrap().chosen, 1);
+    }
+
+    #[test]
+    fn trainings_are_compared_as_they_were_after_so_many_epochs() {
+        let dir = tempfile::tempdir().unwrap();
+        for (seed, perplexities) in [(0, vec![9.0, 8.0]), (1, vec![7.0, 8.5, 3.0]), (2, vec![9.5, 7.5])] {
+            let run = folder(dir.path(), seed);
+            fs::create_dir_all(&run).unwrap();
+            let line = |(epoch, perplexity): (usize, &f64)| {
+                let metrics = EpochMetrics { epoch, valid_perplexity: Some(*perplexity), ..EpochMetrics::default() };
+                serde_json::to_string(&Metric::Epoch(metrics)).unwrap() + "\n"
+            };
+            fs::write(run.join(METRICS), perplexities.iter().enumerate().map(line).collect::<String>()).unwrap();
+        }
+        let seeds = |epochs| -> Vec<u64> {
+            rank(dir.path(), &[0, 1, 2], epochs).unwrap().iter().map(|candidate| candidate.seed).collect()
+        };
+        assert_eq!((seeds(1), seeds(2)), (vec![1, 0, 2], vec![2, 0, 1]));
+        let error = rank(dir.path(), &[0, 1], 3).unwrap_err().to_string();
+        assert!(error.contains("select-0 has not done 3 epochs"), "{error}");
     }
 
     #[test]

@@ -1,29 +1,31 @@
-//! Training a discrete network from scratch, for any task: SGD with momentum, clipped gradients, a schedule by epochs.
+//! Training a discrete network from scratch, for any task: SGD with clipped gradients, at the learning rate of the task.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
-use darts_bilevel::Stateful;
 use darts_bilevel::clip;
-use darts_bilevel::optimizer::{Sgd, SgdConfig};
+use darts_bilevel::optimizer::SgdConfig;
 use darts_cells::genotype::Genotype;
 use darts_ops::vector::Vector;
 
 use crate::checkpoint::State;
-use crate::config::{RunKind, TrainConfig};
+use crate::config::{RunKind, TextTrainConfig, TrainConfig, TrainSettings};
 use crate::engine::{EpochOutcome, Finish, Learner, Outcome, StepOutcome, Watch};
 use crate::error::Result;
 use crate::metrics::Results;
 use crate::options::RunOptions;
 use crate::progress::Progress;
-use crate::run::{Identity, OpenRun};
+use crate::run::{Found, Identity, Made, OpenRun};
 use crate::state;
 use crate::task::image::train::ImageTraining;
+use crate::task::text::data::Text;
+use crate::task::text::train::TextTraining;
 use crate::task::{Size, TrainTask};
+use crate::weights::{AverageAfter, Weights};
 
 /// A training in a folder that belongs to this process until it is dropped.
 pub struct TrainRun {
-    run: OpenRun<Trainer<ImageTraining>>,
+    run: OpenRun,
 }
 
 impl TrainRun {
@@ -32,18 +34,16 @@ impl TrainRun {
     ///
     /// # Errors
     /// As [`SearchRun::open_or_create`](crate::SearchRun::open_or_create).
-    pub fn open_or_create(dir: impl Into<PathBuf>, config: TrainConfig, options: RunOptions) -> Result<Self> {
-        config.validate()?;
-        let identity = Identity { kind: RunKind::Train, task: config.data.task(), seed: config.seed, config: &config };
-        let dir = dir.into();
-        let run = OpenRun::open(dir.clone(), identity, options, |options| {
-            let task = ImageTraining::open(&config, options, dir)?;
-            let record = task.record();
-            let w = Vector::from_vec(task.initial(), &options.device.open()?)?;
-            let sgd = SgdConfig { momentum: config.momentum, weight_decay: config.weight_decay };
-            Ok((Trainer::new(task, w, sgd, Some(config.grad_clip), config.epochs)?, record))
-        })?;
-        Ok(Self { run })
+    pub fn open_or_create(
+        dir: impl Into<PathBuf>,
+        config: impl Into<TrainSettings>,
+        options: RunOptions,
+    ) -> Result<Self> {
+        let run = match config.into() {
+            TrainSettings::Images(config) => on_images(dir.into(), &config, options),
+            TrainSettings::Text(config) => on_text(dir.into(), &config, options),
+        };
+        Ok(Self { run: run? })
     }
 
     /// Trains to the end, or until `progress` or [`RunOptions::max_steps`] stops it. A finished run is only read. The test
@@ -56,46 +56,48 @@ impl TrainRun {
     }
 }
 
+fn on_images(dir: PathBuf, config: &TrainConfig, options: RunOptions) -> Result<OpenRun> {
+    config.validate()?;
+    let identity = Identity { kind: RunKind::Train, task: config.data.task(), seed: config.seed, config };
+    OpenRun::open(dir, identity, options, |options, folder| {
+        let task = ImageTraining::open(config, options, folder.dir().to_path_buf())?;
+        let found = Found::Images(task.record());
+        let w = Vector::from_vec(task.initial(), &options.device.open()?)?;
+        let sgd = SgdConfig { momentum: config.momentum, weight_decay: config.weight_decay };
+        let trainer = Trainer::new(task, Weights::new(w, sgd, None)?, config.grad_clip, config.epochs)?;
+        Ok(Made { learner: Box::new(trainer), found, file: None })
+    })
+}
+
+fn on_text(dir: PathBuf, config: &TextTrainConfig, options: RunOptions) -> Result<OpenRun> {
+    config.validate()?;
+    let identity = Identity { kind: RunKind::Train, task: config.data.task(), seed: config.seed, config };
+    OpenRun::open(dir, identity, options, |options, folder| {
+        let text = Text::of_run(&config.data, options.data_dir.as_deref(), folder)?.limited(config.train_limit);
+        let (found, file) = (Found::Text(text.record()), Some(text.tokenizer_file()?));
+        let task = TextTraining::new(config, text)?;
+        let w = Vector::from_vec(task.initial(), &options.device.open()?)?;
+        let sgd = SgdConfig { momentum: 0.0, weight_decay: config.weight_decay };
+        let average = AverageAfter { nonmono: config.nonmono, epochs: config.epochs };
+        let trainer = Trainer::new(task, Weights::new(w, sgd, Some(average))?, config.grad_clip, config.epochs)?;
+        Ok(Made { learner: Box::new(trainer), found, file })
+    })
+}
+
 /// The training of a discrete network, as something that learns step by step.
 pub(crate) struct Trainer<T> {
     task: T,
     weights: Weights,
     gradient: Vector,
-    clip: Option<f64>,
+    clip: f64,
     epochs: usize,
     at: (usize, usize),
 }
 
-/// The weights and their optimizer: the whole of the learned state.
-struct Weights {
-    w: Vector,
-    sgd: Sgd,
-    steps: u64,
-}
-
-impl Stateful for Weights {
-    fn vectors(&self) -> Vec<(&'static str, &Vector)> {
-        std::iter::once(("weights", &self.w)).chain(self.sgd.vectors()).collect()
-    }
-
-    fn vectors_mut(&mut self) -> Vec<(&'static str, &mut Vector)> {
-        std::iter::once(("weights", &mut self.w)).chain(self.sgd.vectors_mut()).collect()
-    }
-
-    fn counters(&self) -> Vec<(&'static str, u64)> {
-        std::iter::once(("steps", self.steps)).chain(self.sgd.counters()).collect()
-    }
-
-    fn counters_mut(&mut self) -> Vec<(&'static str, &mut u64)> {
-        std::iter::once(("steps", &mut self.steps)).chain(self.sgd.counters_mut()).collect()
-    }
-}
-
 impl<T: TrainTask> Trainer<T> {
-    pub(crate) fn new(task: T, w: Vector, sgd: SgdConfig, clip: Option<f64>, epochs: usize) -> Result<Self> {
-        let (len, device) = (w.len(), w.device().clone());
-        let weights = Weights { sgd: Sgd::new(sgd, len, &device)?, w, steps: 0 };
-        Ok(Self { task, weights, gradient: Vector::zeros(len, &device)?, clip, epochs, at: (0, 0) })
+    pub(crate) fn new(task: T, weights: Weights, clip: f64, epochs: usize) -> Result<Self> {
+        let gradient = Vector::zeros(weights.current().len(), weights.current().device())?;
+        Ok(Self { task, weights, gradient, clip, epochs, at: (0, 0) })
     }
 }
 
@@ -110,7 +112,7 @@ impl<T: TrainTask> Learner for Trainer<T> {
 
     fn start(&mut self, epoch: usize, step: usize) -> Result<()> {
         self.at = (epoch, step);
-        self.task.start(epoch, step, self.weights.steps)
+        self.task.start(epoch, step, self.weights.steps())
     }
 
     fn step(&mut self) -> Result<StepOutcome> {
@@ -118,18 +120,16 @@ impl<T: TrainTask> Learner for Trainer<T> {
         let batch = self.task.next()?;
         let waited = begin.elapsed();
         let learning_rate = self.task.learning_rate(self.at.0, &batch);
-        let Weights { w, sgd, steps } = &mut self.weights;
-        let train_loss = self.task.evaluate(w, &batch, self.at, &mut self.gradient)?;
+        let loss = self.task.evaluate(self.weights.current(), &batch, self.at, &mut self.gradient)?;
         let grad_norm = self.gradient.norm2()?;
         // What is not finite is not applied: the engine stops at it, and the weights stay those of the last good step.
-        if train_loss.is_finite() && grad_norm.is_finite() {
-            sgd.step(w, &self.gradient, clip::coefficient(grad_norm, self.clip), learning_rate)?;
-        }
-        *steps += 1;
+        let finite = loss.is_finite() && grad_norm.is_finite();
+        let coefficient = finite.then(|| clip::coefficient(grad_norm, Some(self.clip)));
+        self.weights.step(&self.gradient, coefficient, learning_rate)?;
         self.at.1 += 1;
         let seen = self.task.seen();
         Ok(StepOutcome {
-            train_loss,
+            train_loss: if finite { seen.likelihood.unwrap_or(loss) } else { loss },
             valid_loss: None,
             correct: seen.correct,
             examples: seen.examples,
@@ -140,7 +140,8 @@ impl<T: TrainTask> Learner for Trainer<T> {
     }
 
     fn end_epoch(&mut self, _epoch: usize, watch: &mut Watch<'_>) -> Result<Option<EpochOutcome>> {
-        let Some(scores) = self.task.validate(&self.weights.w, watch)? else { return Ok(None) };
+        let Some(scores) = self.task.validate(self.weights.evaluated(), watch)? else { return Ok(None) };
+        self.weights.end_epoch(scores.map(|s| s.loss))?;
         Ok(Some(EpochOutcome {
             valid_loss: scores.map(|s| s.loss),
             valid_accuracy: scores.and_then(|s| s.accuracy),
@@ -164,10 +165,10 @@ impl<T: TrainTask> Learner for Trainer<T> {
     }
 
     fn finish(&mut self, watch: &mut Watch<'_>) -> Result<Option<Finish>> {
-        let Some(test) = self.task.test(&self.weights.w, watch)? else { return Ok(None) };
+        let Some(test) = self.task.test(self.weights.evaluated(), watch)? else { return Ok(None) };
         let Size { parameters, parameters_with_auxiliary, multiply_adds } = self.task.size();
         Ok(Some(Finish {
-            weights: self.task.weights(&self.weights.w.to_vec()?)?,
+            weights: self.task.weights(&self.weights.evaluated().to_vec()?)?,
             test: Results {
                 test_loss: test.map(|s| s.loss),
                 test_accuracy: test.and_then(|s| s.accuracy),

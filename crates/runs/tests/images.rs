@@ -1,14 +1,17 @@
 //! Searches and trainings of a tiny network on generated images, through the public interface: what a run leaves behind,
 //! and that neither threads nor interruptions change a byte of it.
 
+mod support;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use darts_cells::genotype::{Genotype, named};
 use darts_runs::{
-    DataConfig, Error, Metric, Order, Outcome, Progress, RunOptions, SearchConfig, SearchRun, Split, StepEvent,
-    StopReason, Summary, TrainConfig, TrainRun, derive, evaluate, predict, read_metrics, read_summary,
+    DataConfig, Error, Metric, Order, Outcome, Progress, RunOptions, SearchConfig, SearchRun, Split,
+    StopReason, TrainConfig, TrainRun, derive, evaluate, predict, read_metrics, read_summary,
 };
+use support::{Snapshots, finished, options, results, tempdir};
 
 fn images() -> DataConfig {
     DataConfig::SyntheticImages { image_size: 8, train_images: 44, test_images: 20, data_seed: 1 }
@@ -43,61 +46,12 @@ fn train_config() -> TrainConfig {
     }
 }
 
-/// A folder in memory where there is one: these tests sync many files.
-fn tempdir() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
-}
-
-fn options(threads: usize) -> RunOptions {
-    RunOptions { threads: Some(threads), checkpoint_every: Some(2), resume: true, ..RunOptions::default() }
-}
-
 fn search(dir: &Path, options: RunOptions, progress: &mut dyn Progress) -> Outcome {
     SearchRun::open_or_create(dir, search_config(), options).unwrap().run(progress).unwrap()
 }
 
 fn train(dir: &Path, options: RunOptions, progress: &mut dyn Progress) -> Outcome {
     TrainRun::open_or_create(dir, train_config(), options).unwrap().run(progress).unwrap()
-}
-
-fn finished(outcome: Outcome) -> Summary {
-    match outcome {
-        Outcome::Finished(summary) => summary,
-        Outcome::Stopped(stopped) => panic!("{stopped:?}"),
-    }
-}
-
-fn results(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    ["genotype.json", "alphas.jsonl", "weights.safetensors"]
-        .iter()
-        .map(|name| (name.into(), fs::read(dir.join(name)).unwrap()))
-        .collect()
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let (entry, name) = (entry.as_ref().unwrap(), entry.as_ref().unwrap().file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &to.join(name)),
-            false => drop(fs::copy(entry.path(), to.join(name)).unwrap()),
-        }
-    }
-}
-
-/// Copies the folder after every step: what a process killed there would leave.
-struct Snapshots {
-    run: PathBuf,
-    copies: PathBuf,
-    steps: Vec<u64>,
-}
-
-impl Progress for Snapshots {
-    fn step(&mut self, event: &StepEvent<'_>) {
-        copy(&self.run, &self.copies.join(event.done.to_string()));
-        self.steps.push(event.done);
-    }
 }
 
 #[test]
@@ -151,7 +105,7 @@ fn a_search_has_the_same_bytes_for_any_number_of_threads() {
 #[test]
 fn a_search_killed_after_any_step_and_resumed_has_the_same_bytes() {
     let (whole, copies) = (tempdir(), tempdir());
-    let mut snapshots = Snapshots { run: whole.path().into(), copies: copies.path().into(), steps: vec![] };
+    let mut snapshots = Snapshots::new(whole.path(), copies.path());
     search(whole.path(), options(2), &mut snapshots);
     assert_eq!(snapshots.steps.len(), 6);
     for step in snapshots.steps {
@@ -164,7 +118,7 @@ fn a_search_killed_after_any_step_and_resumed_has_the_same_bytes() {
 #[test]
 fn a_training_killed_after_any_step_and_resumed_has_the_same_bytes() {
     let (whole, copies) = (tempdir(), tempdir());
-    let mut snapshots = Snapshots { run: whole.path().into(), copies: copies.path().into(), steps: vec![] };
+    let mut snapshots = Snapshots::new(whole.path(), copies.path());
     train(whole.path(), options(2), &mut snapshots);
     let weights = |dir: &Path| fs::read(dir.join("weights.safetensors")).unwrap();
     for step in snapshots.steps {

@@ -10,7 +10,7 @@ use darts_runs::peak_memory_bytes;
 use serde_json::json;
 
 use super::measure::{Ceiling, Measured, Settings};
-use super::{conv, loaders, profile};
+use super::{conv, loaders, profile, recurrent};
 use crate::workspace::{output, program, typed};
 
 /// Steps that are not timed: memory is fresh, caches are cold.
@@ -37,8 +37,10 @@ pub(super) struct Case {
 
 const LAYOUTS: &[&str] = &["default", "channels-last", "compile"];
 
+const COMPILED: &[&str] = &["default", "compile"];
+
 /// All cases, in the order of the tables.
-pub(super) const CASES: [Case; 5] = [
+pub(super) const CASES: [Case; 9] = [
     Case { name: "conv-search-weight-step", variants: LAYOUTS, start: |s| conv::search(conv::Half::Weights, s.sizes) },
     Case {
         name: "conv-search-alpha-first",
@@ -51,6 +53,22 @@ pub(super) const CASES: [Case; 5] = [
         start: |s| conv::search(conv::Half::AlphaSecond, s.sizes),
     },
     Case { name: "conv-evaluation-step", variants: LAYOUTS, start: |_| conv::evaluation() },
+    Case {
+        name: "recurrent-search-weight-step",
+        variants: COMPILED,
+        start: |_| recurrent::search(recurrent::Half::Weights),
+    },
+    Case {
+        name: "recurrent-search-alpha-first",
+        variants: COMPILED,
+        start: |_| recurrent::search(recurrent::Half::AlphaFirst),
+    },
+    Case {
+        name: "recurrent-search-alpha-second",
+        variants: COMPILED,
+        start: |_| recurrent::search(recurrent::Half::AlphaSecond),
+    },
+    Case { name: "recurrent-training-step", variants: COMPILED, start: |_| recurrent::training() },
     Case { name: "cifar-loader", variants: &["default", "tensors"], start: loaders::cifar },
 ];
 

@@ -12,6 +12,7 @@ mod loaders;
 mod measure;
 mod page;
 mod profile;
+mod recurrent;
 mod results;
 
 use std::path::PathBuf;

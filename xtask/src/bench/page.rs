@@ -100,7 +100,9 @@ const CEILING: &str = "\
 the machine's measured FMA rate and copy bandwidth allow: for the operations of the definition, and for reading every input
 and writing every output once. Whole steps are those of the paper: the convolutional search's at C 16, 8 layers, batch 64,
 whose weight step is 115 GFLOP and, by estimate, at least 9 GB (a second-order α step is four such passes); the evaluation network
-(DARTS_V2) at C 36, 20 layers, batch 96.
+(DARTS_V2) at C 36, 20 layers, batch 96; the recurrent search's on Penn Treebank at 300 units, batch 256, 35 time steps, and the
+recurrent evaluation network (DARTS_V2) at 850 units, batch 64, 35 time steps (a pass for α's gradient alone counts no
+operations for that of the weights).
 ";
 
 const PEER: &str = "\

@@ -6,8 +6,10 @@
 
 mod adam;
 mod averaged_sgd;
+mod non_monotonic;
 mod sgd;
 
 pub use adam::{Adam, AdamConfig};
 pub use averaged_sgd::{AveragedSgd, AveragedSgdConfig};
+pub use non_monotonic::NonMonotonic;
 pub use sgd::{Sgd, SgdConfig};

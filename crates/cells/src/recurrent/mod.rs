@@ -14,9 +14,11 @@
 mod backward;
 mod cell;
 mod forward;
+mod module;
 mod network;
 mod workspace;
 
+pub use module::{Applied, Mode as RecurrentMode, OwnedMasks, RecurrentModule, Sequence};
 pub use network::RecurrentNetwork;
 pub use workspace::{Mode, Workspace};
 

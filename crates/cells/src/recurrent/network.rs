@@ -156,9 +156,10 @@ impl RecurrentNetwork {
         4 * hidden * hidden + 2 * hidden * hidden * blocks as u64 + hidden * vocabulary
     }
 
-    /// Bytes of a training step: the workspace, the weights and their gradient.
+    /// Bytes of a training step: the workspace, the weights, their gradient, and the third vector of their length that a
+    /// search's virtual step or an average of the weights takes.
     pub fn training_bytes(&self, batch: usize, steps: usize) -> u64 {
-        let weights = 2 * self.parameters.len() as u64 * size_of::<f32>() as u64;
+        let weights = 3 * self.parameters.len() as u64 * size_of::<f32>() as u64;
         Workspace::bytes(&self.cell, &self.config, batch, steps, Mode::Training) + weights
     }
 

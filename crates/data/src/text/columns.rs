@@ -65,6 +65,14 @@ const LONGEST_BEYOND: f64 = 20.0;
 const LENGTHS: Purpose = Purpose::new("bptt length");
 
 impl Bptt {
+    /// The largest length that is ever drawn.
+    pub fn longest(&self) -> usize {
+        match *self {
+            Self::Fixed { length } | Self::Search { length } => length.max(1),
+            Self::Training { length } => (length as f64 + LONGEST_BEYOND).max(SHORTEST) as usize,
+        }
+    }
+
     /// The length of a step's stretch, at least 1.
     pub fn draw(&self, key: Key) -> usize {
         let mut random = key.generator();
@@ -223,6 +231,7 @@ mod tests {
         // 0.95·35 + 0.05·17.5 − ½ for the cut to whole steps.
         assert!((mean - 33.625).abs() < 0.2, "{mean}");
         assert!(training.iter().all(|length| (5..=55).contains(length)));
+        assert_eq!([Bptt::Search { length: 35 }, Bptt::Training { length: 35 }].map(|bptt| bptt.longest()), [35, 55]);
         let near = training.iter().filter(|&&length| (30..40).contains(&length)).count() as f64 / 20_000.0;
         assert!((near - 0.95 * 0.6827).abs() < 0.02, "{near} within a deviation of the mean");
     }

@@ -13,8 +13,17 @@ pub struct Corpus {
     pub valid: Vec<u32>,
     /// Test tokens.
     pub test: Vec<u32>,
-    /// Validation and test tokens that became `<unk>` because the vocabulary lacks what is there.
-    pub unknown: usize,
+    /// What the vocabulary lacks.
+    pub unknown: Unknown,
+}
+
+/// How many tokens became `<unk>` because the vocabulary lacks what is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unknown {
+    /// Of the validation text.
+    pub valid: usize,
+    /// Of the test text.
+    pub test: usize,
 }
 
 impl Corpus {

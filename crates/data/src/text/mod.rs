@@ -13,7 +13,7 @@ mod tokenizer;
 mod words;
 
 pub use columns::{Bptt, Columns, Segment, Stretch};
-pub use corpus::Corpus;
+pub use corpus::{Corpus, Unknown};
 pub use synthetic::{SyntheticText, SyntheticTextConfig};
 pub use texts::Texts;
 pub use tokenizer::{Encoded, Tokenizer, TokenizerSpec};

@@ -2,7 +2,7 @@
 //! from the optimum a model is. Each token is, with probability q, a fixed function of the two tokens before it, and
 //! else any token, uniformly: one has to remember two steps. It refuses to resemble language.
 
-use super::corpus::Corpus;
+use super::corpus::{Corpus, Unknown};
 use super::tokenizer::Tokenizer;
 use crate::Error;
 use crate::random::{Key, Purpose};
@@ -73,7 +73,7 @@ impl SyntheticText {
         let tokenizer = Tokenizer::of_words((0..self.config.vocabulary).map(|word| format!("w{word}")))?;
         let (train, valid) = (self.config.train_tokens, self.config.valid_tokens);
         let (train, valid, test) = (self.tokens(0, train), self.tokens(1, valid), self.tokens(2, valid));
-        Ok(Corpus { tokenizer, train, valid, test, unknown: 0 })
+        Ok(Corpus { tokenizer, train, valid, test, unknown: Unknown::default() })
     }
 
     fn tokens(&self, split: u64, count: usize) -> Vec<u32> {

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::corpus::Corpus;
+use super::corpus::{Corpus, Unknown};
 use super::tokenizer::{Tokenizer, TokenizerSpec};
 use crate::Error;
 use crate::manifest::Manifest;
@@ -107,7 +107,7 @@ impl Texts {
     pub fn encode(&self, tokenizer: Tokenizer) -> Result<Corpus, Error> {
         let encode = |split: usize| tokenizer.encode_named(&self.texts[split], &self.names[split]);
         let (train, valid, test) = (encode(0)?, encode(1)?, encode(2)?);
-        let unknown = valid.unknown + test.unknown;
+        let unknown = Unknown { valid: valid.unknown, test: test.unknown };
         Ok(Corpus { train: train.tokens, valid: valid.tokens, test: test.tokens, unknown, tokenizer })
     }
 
@@ -208,7 +208,7 @@ mod tests {
         let corpus = words_of(&Texts::open(root.path()).unwrap());
         assert_eq!(corpus.tokenizer.decode(&[0, 1, 3, 2]).unwrap(), "a b <unk>\n");
         assert_eq!((&corpus.train[..], &corpus.valid[..]), (&[0, 1, 2, 0, 2][..], &[1, 3, 2][..]));
-        assert_eq!((&corpus.test[..], corpus.unknown), (&[3, 0, 2][..], 2));
+        assert_eq!((&corpus.test[..], corpus.unknown), (&[3, 0, 2][..], Unknown { valid: 1, test: 1 }));
         assert_eq!(corpus.limited(2).train, [0, 1]);
 
         let file = root.path().join("book.txt");
@@ -217,7 +217,7 @@ mod tests {
             std::fs::write(&file, lines.join("\n") + last).unwrap();
             let corpus = words_of(&Texts::open(&file).unwrap());
             let lens = (corpus.train.len(), corpus.valid.len(), corpus.test.len());
-            assert_eq!((lens, corpus.unknown), ((42, 4, 4), 4), "ends with {last:?}");
+            assert_eq!((lens, corpus.unknown), ((42, 4, 4), Unknown { valid: 2, test: 2 }), "ends with {last:?}");
         }
     }
 
@@ -320,7 +320,7 @@ mod tests {
                 let corpus = words_of(&texts);
                 let lens = (corpus.train.len(), corpus.valid.len(), corpus.test.len());
                 assert_eq!((lens, corpus.tokenizer.vocabulary_size()), ((929_589, 73_760, 82_430), 10_000));
-                assert_eq!(corpus.unknown, 0);
+                assert_eq!(corpus.unknown, Unknown::default());
                 let list = different_words(texts.train(), None);
                 let same =
                     |text: &str, tokens: &[u32]| words(text).eq(tokens.iter().map(|&token| &list[token as usize]));

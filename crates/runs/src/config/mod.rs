@@ -1,13 +1,21 @@
 //! Settings that decide a run's result, and nothing else: where its data lies, how many threads work on it and how often
 //! it is saved are [`RunOptions`](crate::RunOptions). Everything here is stored in `run.json` and compared on resume.
-//! This file holds what searches and trainings share; it reads no files and touches no data.
+//! This file holds what searches and trainings on images share; it reads no files and touches no data.
 
 mod difference;
 mod search;
+mod settings;
+mod text;
+mod text_search;
+mod text_train;
 mod train;
 
 pub(crate) use difference::{Difference, differences};
 pub use search::SearchConfig;
+pub use settings::{Data, SearchSettings, TrainSettings};
+pub use text::{Dropout, TextConfig};
+pub use text_search::TextSearchConfig;
+pub use text_train::TextTrainConfig;
 pub use train::{Schedule, TrainConfig};
 
 use serde::{Deserialize, Serialize};
@@ -131,7 +139,7 @@ impl DataConfig {
 }
 
 /// Checks that `low ≤ value ≤ high`.
-fn whole(field: &'static str, value: usize, low: usize, high: usize) -> Result<()> {
+pub(crate) fn whole(field: &'static str, value: usize, low: usize, high: usize) -> Result<()> {
     if (low..=high).contains(&value) {
         return Ok(());
     }
@@ -139,7 +147,7 @@ fn whole(field: &'static str, value: usize, low: usize, high: usize) -> Result<(
 }
 
 /// Checks that `low ≤ value ≤ high`, which no NaN satisfies.
-fn real(field: &'static str, value: f64, low: f64, high: f64) -> Result<()> {
+pub(crate) fn real(field: &'static str, value: f64, low: f64, high: f64) -> Result<()> {
     if (low..=high).contains(&value) {
         return Ok(());
     }

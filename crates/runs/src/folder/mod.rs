@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use journal::Journal;
 pub(crate) use record::FILE as RECORD;
-pub use record::{DataRecord, RunRecord};
+pub use record::{CorpusRecord, DataRecord, RunRecord};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -77,8 +77,10 @@ impl RunFolder {
                 Ok(())
             }
             Some(stored) => {
-                let found = differences(&stored.data, &record.data).map_err(|e| Error::bad_file(&self.dir, e))?;
-                match found.into_iter().next() {
+                let (stored, found) = ((&stored.data, &stored.corpus), (&record.data, &record.corpus));
+                let data = differences(stored.0, found.0).map_err(|e| Error::bad_file(&self.dir, e))?;
+                let corpus = differences(stored.1, found.1).map_err(|e| Error::bad_file(&self.dir, e))?;
+                match data.into_iter().chain(corpus).next() {
                     None => Ok(()),
                     Some(Difference { field, first, second }) => {
                         Err(Error::DataDiffers { dir: self.dir.clone(), field, stored: first, given: second })

@@ -30,9 +30,12 @@ pub struct RunRecord {
     pub config: Value,
     /// The seed, which is part of the configuration too.
     pub seed: u64,
-    /// What the data turned out to be.
-    #[serde(default)]
+    /// What the data turned out to be, of a run on images.
+    #[serde(default, skip_serializing_if = "DataRecord::is_absent")]
     pub data: DataRecord,
+    /// What the text turned out to be, of a run on text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corpus: Option<CorpusRecord>,
     /// Version of the program.
     pub version: String,
     /// Commit that it was built from.
@@ -69,7 +72,34 @@ pub struct DataRecord {
     pub synthetic: bool,
 }
 
+/// What a run found where its text is, so that a resumed run notices other text.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CorpusRecord {
+    /// Tokens that train w.
+    pub train_tokens: usize,
+    /// Tokens that train α (search) or are held out (training).
+    pub valid_tokens: usize,
+    /// Tokens of the test text.
+    pub test_tokens: usize,
+    /// Different tokens, which is the number of rows of the embedding.
+    pub vocabulary: usize,
+    /// Validation and test tokens that are `<unk>` because the vocabulary lacks what is there.
+    #[serde(default)]
+    pub unknown: usize,
+    /// Entropy of a generated text's source, nats per token: no model's mean loss is lower in the long run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entropy: Option<f64>,
+    /// What must be said wherever a figure of the run is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
 impl DataRecord {
+    /// Whether nothing was recorded: the run is not on images.
+    fn is_absent(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Checks that images can be read by it; the reason in words when not.
     pub(crate) fn validate(&self) -> std::result::Result<(), String> {
         let (height, width) = self.image_size;
@@ -109,6 +139,7 @@ impl RunRecord {
             config,
             seed,
             data: DataRecord::default(),
+            corpus: None,
             version: VERSION.into(),
             commit: COMMIT.into(),
             device,
@@ -116,6 +147,11 @@ impl RunRecord {
             hardware: Hardware::detect(),
             started: timestamp(SystemTime::now()),
         }
+    }
+
+    /// Whether the run is on text, with a recurrent network.
+    pub fn is_text(&self) -> bool {
+        self.corpus.is_some()
     }
 
     /// Reads the record of the run in `dir`.

@@ -130,9 +130,21 @@ impl Record {
         matches!(self.task(), "ptb" | "wikitext2" | "text" | "synthetic-text") || self.run["corpus"].is_object()
     }
 
-    /// A setting, wherever in the configuration it lies.
+    /// A setting, wherever in the configuration it lies; a name may have dots between levels.
     pub(crate) fn setting(&self, name: &str) -> Option<&Value> {
-        find(&self.run["config"], name)
+        let mut levels = name.split('.');
+        let top = find(&self.run["config"], levels.next()?)?;
+        levels.try_fold(top, |value, level| value.get(level))
+    }
+
+    /// What has to be said wherever a figure of it is shown.
+    pub(crate) fn note(&self) -> Option<&str> {
+        self.run["corpus"]["note"].as_str()
+    }
+
+    /// The lowest perplexity that any model of a generated text has in the long run: e to the entropy of its source.
+    pub(crate) fn source_perplexity(&self) -> Option<f64> {
+        self.run["corpus"]["entropy"].as_f64().map(f64::exp)
     }
 
     /// Epochs that are planned.

@@ -1,7 +1,9 @@
 //! What is learned: data, network and loss together. A task knows nothing of folders, checkpoints and files' names; it is
-//! driven by [`Searcher`](crate::search::Searcher) or [`Trainer`](crate::train::Trainer). Images are the first kind.
+//! driven by [`Searcher`](crate::search::Searcher) or [`Trainer`](crate::train::Trainer). There are two kinds: images with
+//! convolutional networks, text with recurrent ones.
 
 pub(crate) mod image;
+pub(crate) mod text;
 
 use darts_bilevel::BilevelProblem;
 use darts_cells::genotype::Genotype;
@@ -30,12 +32,14 @@ pub(crate) struct Scores {
 }
 
 /// The examples of the last weight pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Seen {
     /// How many.
     pub(crate) examples: u64,
     /// How many of them were right, where that means something.
     pub(crate) correct: Option<u64>,
+    /// Mean negative log-likelihood of a language model, which its loss has regularizers beside.
+    pub(crate) likelihood: Option<f64>,
 }
 
 /// The size of a network.

@@ -40,8 +40,8 @@ pub(super) fn of_run(record: &Record) -> String {
             true,
             vec![perplexity_series(record, "train", TRAIN), perplexity_series(record, "valid", VALID)],
         );
-        if let Some(entropy) = record.run["corpus"]["entropy"].as_f64() {
-            perplexity.references.push(Reference { name: "source".to_owned(), value: entropy.exp() });
+        if let Some(value) = record.source_perplexity() {
+            perplexity.references.push(Reference { name: "source".to_owned(), value });
         }
         charts.push(perplexity.figure());
     } else {
@@ -88,6 +88,7 @@ pub(super) fn of_searches(searches: &[(String, &Record)]) -> String {
     if series.len() < 2 {
         return String::new();
     }
+    let source = searches.iter().find_map(|(_, record)| record.source_perplexity());
     let chart = if text {
         Chart {
             title: "Supernet, validation perplexity".to_owned(),
@@ -96,7 +97,7 @@ pub(super) fn of_searches(searches: &[(String, &Record)]) -> String {
             factor: 1.0,
             log: true,
             series,
-            references: Vec::new(),
+            references: source.map(|value| Reference { name: "source".to_owned(), value }).into_iter().collect(),
         }
     } else {
         Chart {

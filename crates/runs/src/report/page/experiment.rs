@@ -18,7 +18,8 @@ use crate::report::{
 pub(crate) fn pipeline(pipeline: &Pipeline) -> String {
     let live = !pipeline.is_finished();
     let title = format!("DARTS on {}", data_name(&pipeline.task));
-    let mut page = Page::new(&title, pipeline.is_synthetic(), live);
+    let note = pipeline.records().find_map(Record::note);
+    let mut page = Page::new(&title, pipeline.is_synthetic(), live).with_note(note);
     let first = pipeline.records().next();
     page.header(&first.map(single::below).unwrap_or_default(), &overall_badge(pipeline));
     page.tiles(&tiles(pipeline));
@@ -71,7 +72,7 @@ fn test_values(pipeline: &Pipeline) -> Vec<f64> {
 
 fn tiles(pipeline: &Pipeline) -> Vec<(&'static str, String, String)> {
     let mut tiles = Vec::new();
-    let (name, decimals, unit) = if pipeline.is_text() { ("Test perplexity", 1, "") } else { ("Test error", 2, " %") };
+    let (name, decimals, unit) = if pipeline.is_text() { ("Test perplexity", 2, "") } else { ("Test error", 2, " %") };
     let values = test_values(pipeline);
     match format::mean_and_deviation(&values) {
         Some((mean, Some(deviation))) => tiles.push((
@@ -82,6 +83,7 @@ fn tiles(pipeline: &Pipeline) -> Vec<(&'static str, String, String)> {
         Some((mean, None)) => tiles.push((name, format!("{mean:.decimals$}{unit}"), "n = 1 final training".to_owned())),
         None => tiles.push((name, "–".to_owned(), "not measured yet".to_owned())),
     }
+    tiles.extend(pipeline.records().find_map(Record::source_perplexity).map(single::source_tile));
     let searched = pipeline
         .candidates
         .iter()
@@ -103,18 +105,25 @@ fn tiles(pipeline: &Pipeline) -> Vec<(&'static str, String, String)> {
 
 /// The table of searches and selections, with means, and the final training's line.
 fn stages(pipeline: &Pipeline) -> String {
-    let (unit, decimals) = if pipeline.is_text() { ("", 1) } else { (" %", 2) };
+    let unit = if pipeline.is_text() { "" } else { " %" };
+    let decimals = 2;
     let measure = if pipeline.is_text() { "perplexity" } else { "error" };
+    let number = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.decimals$}{unit}"));
+    if pipeline.candidates.is_empty() {
+        return format!("<p>No search: the cell was given.</p>{}", trainings(pipeline, measure, &number));
+    }
     let mut out = String::from(
-        "<p>Each seed searches for a cell; each cell is trained briefly; the one that does best on held-out training data is trained in full. The test set is read once, at the very end.</p>",
+        "<p>Each seed searches for a cell; each cell is trained briefly; the one that does best on held-out data is trained in full. The test set is read once, at the very end.</p>",
     );
+    if pipeline.is_halved() {
+        out.push_str("<p>The short trainings went on by successive halving: the worse half was stopped at each rung.</p>");
+    }
     let _ = write!(
         out,
         "<table class=\"stages\"><thead><tr><th scope=\"col\">seed</th><th scope=\"col\" class=\"number\">supernet, valid {measure}</th><th scope=\"col\" class=\"number\">cell trained briefly, valid {measure}</th>\
          <th scope=\"col\" class=\"number\">parameters</th><th scope=\"col\" class=\"number\">time</th></tr></thead><tbody>"
     );
     let chosen = pipeline.chosen().map(|candidate| candidate.seed.clone());
-    let number = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.decimals$}{unit}"));
     let stage = |record: Option<&Record>| match record {
         Some(record) if record.state() == State::InProgress => {
             format!("{} <small>{}</small>", number(pipeline.measure(record)), escape(&progress(record)))
@@ -135,7 +144,10 @@ fn stages(pipeline: &Pipeline) -> String {
             escape(&candidate.seed),
             if mark { " <span class=\"tag\">chosen</span>" } else { "" },
             stage(candidate.search.as_ref()),
-            stage(candidate.selection.as_ref()),
+            match pipeline.stopped_at(candidate) {
+                Some((value, epochs)) => format!("{} <small>stopped after epoch {epochs}</small>", number(Some(value))),
+                None => stage(candidate.selection.as_ref()),
+            },
             parameters.map_or("–".to_owned(), format::millions),
             if seconds > 0.0 { format::duration(seconds) } else { "–".to_owned() },
         );
@@ -158,6 +170,12 @@ fn stages(pipeline: &Pipeline) -> String {
         );
     }
     out.push_str("</table>");
+    out + &trainings(pipeline, measure, &number)
+}
+
+/// A line for each full training.
+fn trainings(pipeline: &Pipeline, measure: &str, number: &dyn Fn(Option<f64>) -> String) -> String {
+    let mut out = String::new();
     for record in &pipeline.trainings {
         let test = if pipeline.is_text() { record.perplexity("test") } else { record.error_percent("test") };
         let _ = write!(

@@ -15,6 +15,11 @@ pub(super) fn grouped(value: u64) -> String {
     out
 }
 
+/// A perplexity: with two decimals where it is so small that they count.
+pub(super) fn perplexity(value: f64) -> String {
+    if value < 20.0 { format!("{value:.2}") } else { format!("{value:.1}") }
+}
+
 /// Seconds as "42 s", "3 min 20 s", "5 h 7 min" or "2 d 3 h".
 pub(super) fn duration(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {

@@ -36,6 +36,8 @@ const STYLE: &str = include_str!("style.css");
 struct Page {
     title: String,
     synthetic: bool,
+    /// What has to be said wherever a figure is shown.
+    note: Option<String>,
     /// Whether it reloads itself.
     live: bool,
     body: String,
@@ -43,7 +45,11 @@ struct Page {
 
 impl Page {
     fn new(title: &str, synthetic: bool, live: bool) -> Self {
-        Self { title: title.to_owned(), synthetic, live, body: String::new() }
+        Self { title: title.to_owned(), synthetic, note: None, live, body: String::new() }
+    }
+
+    fn with_note(self, note: Option<&str>) -> Self {
+        Self { note: note.map(str::to_owned), ..self }
     }
 
     /// The head of the page: title, a line below it, state, and what must be said of the data.
@@ -58,6 +64,9 @@ impl Page {
                 "<p class=\"banner\"><strong>Synthetic data.</strong> Everything on this page was computed from generated data. It shows that the software works; \
                  its figures cannot be compared with published ones.</p>",
             );
+        }
+        if let Some(note) = &self.note {
+            let _ = write!(self.body, "<p class=\"banner\"><strong>Not the usual data.</strong> {}.</p>", escape(note));
         }
         self.body.push_str("</header>");
     }

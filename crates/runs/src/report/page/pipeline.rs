@@ -34,6 +34,8 @@ pub(crate) struct Pipeline {
     pub(super) trainings: Vec<Record>,
     /// The seed that `selection.json` names.
     named: Option<String>,
+    /// What `selection.json` says of the candidates.
+    selected: Vec<Value>,
 }
 
 impl Pipeline {
@@ -72,6 +74,7 @@ impl Pipeline {
         }
         let named =
             fs::read(dir.join("selection.json")).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let selected = named.as_ref().and_then(|value| value["candidates"].as_array().cloned()).unwrap_or_default();
         let named = named.and_then(|value| match &value["chosen"] {
             Value::String(seed) => Some(seed.clone()),
             Value::Number(seed) => Some(seed.to_string()),
@@ -79,7 +82,7 @@ impl Pipeline {
         });
         let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
         let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(Self { name, task: task.to_owned(), candidates, trainings, named })
+        Ok(Self { name, task: task.to_owned(), candidates, trainings, named, selected })
     }
 
     /// All records, in the order of the stages.
@@ -103,6 +106,19 @@ impl Pipeline {
     /// Whether the final training is done.
     pub(super) fn is_finished(&self) -> bool {
         !self.trainings.is_empty() && self.trainings.iter().all(|record| record.state() == State::Finished)
+    }
+
+    /// Whether short trainings were stopped on the way.
+    pub(super) fn is_halved(&self) -> bool {
+        self.selected.iter().any(|candidate| candidate["epochs"].is_u64())
+    }
+
+    /// The result at which a candidate's short training was stopped, and after which epoch, where it was.
+    pub(super) fn stopped_at(&self, candidate: &Candidate) -> Option<(f64, u64)> {
+        candidate.selection.as_ref().filter(|record| record.state() == State::InProgress)?;
+        let entry = self.selected.iter().find(|entry| entry["seed"].to_string() == candidate.seed)?;
+        let error = entry["valid_accuracy"].as_f64().map(|accuracy| 100.0 * (1.0 - accuracy));
+        Some((entry["valid_perplexity"].as_f64().or(error)?, entry["epochs"].as_u64()?))
     }
 
     /// The candidate that went on to the final training: the one that was named, or the best of the finished selections, or the only search.

@@ -72,11 +72,18 @@ const TRAIN_IMAGENET: [(&str, f64); 11] = [
     ("grad_clip", 5.0),
 ];
 /// Search on Penn Treebank.
-const SEARCH_TEXT: [(&str, f64); 11] = [
+const SEARCH_TEXT: [(&str, f64); 19] = [
     ("epochs", 50.0),
     ("batch_size", 256.0),
-    ("hidden", 300.0),
+    ("units", 300.0),
+    ("nodes", 8.0),
     ("bptt", 35.0),
+    ("dropout.output", 0.75),
+    ("dropout.hidden", 0.25),
+    ("dropout.x", 0.75),
+    ("dropout.embedding", 0.2),
+    ("dropout.words", 0.0),
+    ("temporal_regularization", 1e-3),
     ("learning_rate", 20.0),
     ("weight_decay", 5e-7),
     ("grad_clip", 0.25),
@@ -84,21 +91,34 @@ const SEARCH_TEXT: [(&str, f64); 11] = [
     ("alpha_beta1", 0.9),
     ("alpha_beta2", 0.999),
     ("alpha_weight_decay", 1e-3),
+    ("radius", 0.01),
 ];
-/// Evaluation on Penn Treebank.
-const TRAIN_PTB: [(&str, f64); 6] = [
+/// Evaluation on Penn Treebank; the paper trains until convergence, of which no number of epochs is known.
+const TRAIN_PTB: [(&str, f64); 12] = [
     ("batch_size", 64.0),
-    ("hidden", 850.0),
+    ("units", 850.0),
     ("bptt", 35.0),
+    ("dropout.output", 0.75),
+    ("dropout.hidden", 0.25),
+    ("dropout.x", 0.75),
+    ("dropout.embedding", 0.2),
+    ("dropout.words", 0.1),
+    ("temporal_regularization", 1e-3),
     ("learning_rate", 20.0),
     ("weight_decay", 8e-7),
     ("grad_clip", 0.25),
 ];
 /// Evaluation on WikiText-2.
-const TRAIN_WIKITEXT: [(&str, f64); 6] = [
+const TRAIN_WIKITEXT: [(&str, f64); 12] = [
     ("batch_size", 64.0),
-    ("hidden", 700.0),
+    ("units", 700.0),
     ("bptt", 35.0),
+    ("dropout.output", 0.75),
+    ("dropout.hidden", 0.15),
+    ("dropout.x", 0.75),
+    ("dropout.embedding", 0.2),
+    ("dropout.words", 0.1),
+    ("temporal_regularization", 1e-3),
     ("learning_rate", 20.0),
     ("weight_decay", 5e-7),
     ("grad_clip", 0.25),
@@ -120,8 +140,13 @@ fn paper_value(task: &str, stage: Stage, name: &str) -> Option<f64> {
     match (task, stage, name) {
         ("cifar10", Stage::Selection, "epochs") => Some(100.0),
         ("ptb", Stage::Selection, "epochs") => Some(300.0),
-        _ => paper(task, stage).iter().find(|(known, _)| *known == name).map(|(_, value)| *value),
+        _ => paper(task, stage).iter().find(|(known, _)| is_named(name, known)).map(|(_, value)| *value),
     }
+}
+
+/// Whether the setting at `path`, with dots between levels, is the one of this name, which stands for its last level or for all.
+fn is_named(path: &str, name: &str) -> bool {
+    path == name || (!name.contains('.') && path.rsplit('.').next() == Some(name))
 }
 
 fn differs(own: &Value, paper: f64) -> bool {
@@ -137,7 +162,7 @@ pub(super) fn differences(record: &Record, stage: Stage) -> Vec<Difference> {
             && differs(own, paper)
         {
             out.push(Difference {
-                name: words(name),
+                name: words(name).replace('.', " "),
                 own: format::value(own),
                 paper: format::value(&Value::from(paper)).trim_end_matches(".0").to_owned(),
             });
@@ -230,14 +255,14 @@ fn with_unit(name: &str, value: &Value) -> String {
     }
 }
 
-/// Leaves of a configuration: (path in words, last key, value). Genotypes are left to the section that draws them.
+/// Leaves of a configuration: (path in words, path with dots, value). Genotypes are left to the section that draws them.
 fn flatten(config: &Value) -> Vec<(String, String, &Value)> {
     fn walk<'a>(object: &'a Map<String, Value>, prefix: &str, out: &mut Vec<(String, String, &'a Value)>) {
         for (key, value) in object.iter().filter(|(key, _)| *key != "genotype") {
-            let path = if prefix.is_empty() { words(key) } else { format!("{prefix} · {}", words(key)) };
+            let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
             match value {
                 Value::Object(inner) => walk(inner, &path, out),
-                value => out.push((path, key.clone(), value)),
+                value => out.push((words(&path).replace('.', " · "), path, value)),
             }
         }
     }

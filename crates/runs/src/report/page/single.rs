@@ -19,7 +19,8 @@ pub(crate) fn run(record: &Record) -> String {
     let search = record.is_search();
     let name = data_name(record.task());
     let title = if search { format!("Search for a cell on {name}") } else { format!("Training of a cell on {name}") };
-    let mut page = Page::new(&title, record.is_synthetic(), record.state() == State::InProgress);
+    let live = record.state() == State::InProgress;
+    let mut page = Page::new(&title, record.is_synthetic(), live).with_note(record.note());
     page.header(&below(record), &badge(record));
     page.tiles(&tiles(record));
     let stage = if search { Stage::Search } else { Stage::Training };
@@ -72,7 +73,7 @@ fn tiles(record: &Record) -> Vec<(&'static str, String, String)> {
     {
         if text {
             if let Some(perplexity) = record.perplexity(split) {
-                tiles.push((perplexity_name, format!("{perplexity:.1}"), String::new()));
+                tiles.push((perplexity_name, format::perplexity(perplexity), String::new()));
             }
         } else if let Some(error) = record.error_percent(split) {
             tiles.push((
@@ -82,6 +83,7 @@ fn tiles(record: &Record) -> Vec<(&'static str, String, String)> {
             ));
         }
     }
+    tiles.extend(record.source_perplexity().map(source_tile));
     if let Some(parameters) = record.result("parameters") {
         let adds = record
             .result("multiply_adds")
@@ -91,6 +93,11 @@ fn tiles(record: &Record) -> Vec<(&'static str, String, String)> {
     }
     tiles.extend(cost_tiles(std::iter::once(record)));
     tiles
+}
+
+/// The best that can be done on a generated text.
+pub(super) fn source_tile(perplexity: f64) -> (&'static str, String, String) {
+    ("Perplexity of the source", format::perplexity(perplexity), "no model is better in the long run".to_owned())
 }
 
 /// Time and memory of some runs: times added up, the largest memory.

@@ -11,9 +11,7 @@ use darts_data::{Augment, Cifar10, ColourJitter, ImageNet, ImageNetConfig, Synth
 use crate::config::DataConfig;
 use crate::error::{Error, Result};
 use crate::folder::DataRecord;
-
-/// Where datasets are when nobody says.
-const DEFAULT_DIR: &str = "datasets";
+use crate::options::DEFAULT_DATA_DIR;
 
 /// Classes and noise of generated images. They are no settings of a run, so they must not change under one.
 const SYNTHETIC_CLASSES: usize = 3;
@@ -31,7 +29,7 @@ pub(crate) struct Images {
 impl Images {
     /// Opens what `config` names, in `dir` or, where nothing is said, in `datasets/`.
     pub(crate) fn open(config: &DataConfig, dir: Option<&Path>) -> Result<Self> {
-        let dir = dir.unwrap_or(Path::new(DEFAULT_DIR));
+        let dir = dir.unwrap_or(Path::new(DEFAULT_DATA_DIR));
         Ok(match config {
             DataConfig::Cifar10 {} => {
                 let cifar = Cifar10::open(dir)?;

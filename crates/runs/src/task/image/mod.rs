@@ -9,8 +9,8 @@ use darts_cells::conv::{ConvNetwork, NetworkConfig, Stem};
 use darts_data::ImageSize;
 
 use crate::config::DataConfig;
-use crate::error::{Error, Result};
-use crate::hardware::Hardware;
+use crate::error::Result;
+use crate::hardware::refuse_beyond_memory;
 use crate::task::Size;
 
 /// The network's sizes for images like these.
@@ -33,12 +33,7 @@ pub(crate) fn network_config(
 
 /// Refuses a network that cannot be trained on this machine, before the allocator ends the process over it.
 pub(crate) fn check_memory(network: &ConvNetwork, batch: usize) -> Result<()> {
-    let (needed, available) = (network.training_bytes(batch), Hardware::detect().memory_bytes);
-    // 0: the operating system does not tell.
-    if available == 0 || needed <= available {
-        return Ok(());
-    }
-    Err(Error::Memory { batch, needed: needed as f64 / 1e9, available: available as f64 / 1e9 })
+    refuse_beyond_memory(network.training_bytes(batch), batch, "--batch-size, --init-channels or --layers")
 }
 
 pub(crate) fn size(network: &ConvNetwork) -> Size {

@@ -75,7 +75,7 @@ impl ImageSearch {
             valid: Loader::new(valid.clone(), augment, config.batch_size),
             valid_images: valid,
             batches: None,
-            last: Seen { examples: 0, correct: Some(0) },
+            last: Seen::default(),
             space,
         })
     }
@@ -108,7 +108,7 @@ impl BilevelProblem for ImageSearch {
             SupernetError::Vector(error) => error.into(),
         })?;
         if pass == Pass::Weight {
-            self.last = Seen { examples: batch.len() as u64, correct: Some(self.problem.correct() as u64) };
+            self.last = Seen { examples: batch.len() as u64, correct: Some(self.problem.correct() as u64), likelihood: None };
         }
         Ok(loss)
     }

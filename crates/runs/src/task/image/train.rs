@@ -207,7 +207,7 @@ impl Task for ImageTraining {
     }
 
     fn seen(&self) -> Seen {
-        Seen { examples: self.last_examples as u64, correct: Some(self.last.correct as u64) }
+        Seen { examples: self.last_examples as u64, correct: Some(self.last.correct as u64), likelihood: None }
     }
 
     fn state(&self) -> Vectors {
