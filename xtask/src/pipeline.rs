@@ -112,7 +112,8 @@ impl Pipeline {
     /// The short training of a seed's cell, to its end or up to an epoch.
     fn selection(&self, darts: &Darts, seed: u64, until: Option<usize>) -> Result<()> {
         let genotype = self.search_folder(seed);
-        let mut arguments = vec!["--genotype".into(), genotype, "--seed".into(), seed.to_string(), "--selection".into()];
+        let mut arguments =
+            vec!["--genotype".into(), genotype, "--seed".into(), seed.to_string(), "--selection".into()];
         if let (Some(&longest), Some(until)) = (self.rungs.last(), until) {
             let words = ["--epochs".into(), longest.to_string(), "--until-epoch".into(), until.to_string()];
             arguments.extend(words);

@@ -174,7 +174,10 @@ mod tests {
     fn a_synthetic_result_says_that_it_is_one() {
         let summary = json!({ "valid_perplexity": 4.5, "test_perplexity": 4.625, "parameters": 25_000 });
         let quick = result(&summary, true);
-        assert!(quick.starts_with("valid perplexity 4.50, test perplexity 4.62, 0.03 M parameters, on generated"), "{quick}");
+        assert!(
+            quick.starts_with("valid perplexity 4.50, test perplexity 4.62, 0.03 M parameters, on generated"),
+            "{quick}"
+        );
         assert!(result(&summary, false).contains("55.7"));
     }
 }

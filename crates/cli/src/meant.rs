@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 
 use darts_cells::genotype::{ConvGenotype, Genotype};
 use darts_data::ImageNetConfig;
-use darts_runs::genotype::{GenotypeKind, resolve};
 use darts_runs::config::Data;
+use darts_runs::genotype::{GenotypeKind, resolve};
 use darts_runs::{
     DataConfig, Device, RunOptions, Schedule, SearchConfig, SearchSettings, TextConfig, TrainConfig, TrainSettings,
 };
 
 use crate::args::{
-    DataArgs, Kind, MachineArgs, Preset, RunArgs, ScheduleArg, SearchArgs, SearchTask, SettingArgs, TextArgs, TrainArgs,
-    TrainTask,
+    DataArgs, Kind, MachineArgs, Preset, RunArgs, ScheduleArg, SearchArgs, SearchTask, SettingArgs, TextArgs,
+    TrainArgs, TrainTask,
 };
 use crate::failure::{Result, failed, usage};
 

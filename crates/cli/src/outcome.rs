@@ -14,13 +14,20 @@ use crate::terminal::Terminal;
 pub(crate) fn report(outcome: &Outcome, terminal: &Terminal) -> Result<()> {
     match outcome {
         Outcome::Finished(summary) => print(&results(summary)?),
-        Outcome::Stopped(stopped) => {
-            terminal.line(&how_to_go_on(stopped));
-            match stopped.reason {
-                StopReason::Requested => Err(Failure::Interrupted),
-                StopReason::MaxSteps | StopReason::UntilEpoch => Ok(()),
+        Outcome::Stopped(stopped) => match stopped.reason {
+            StopReason::Requested => {
+                terminal.line(&how_to_go_on(stopped));
+                Err(Failure::Interrupted)
             }
-        }
+            StopReason::MaxSteps => {
+                terminal.line(&how_to_go_on(stopped));
+                Ok(())
+            }
+            StopReason::UntilEpoch => {
+                terminal.line(&format!("stopped where --until-epoch says, after epoch {}", stopped.epoch));
+                Ok(())
+            }
+        },
     }
 }
 

@@ -9,10 +9,11 @@ use crate::meant;
 
 pub(crate) fn run(typed: &PredictArgs) -> Result<()> {
     let PredictArgs { run_dir, images: files, prompt, length, temperature, top_k, seed, .. } = typed;
-    let is_writing =
-        prompt.is_some() || length.is_some() || temperature.is_some() || top_k.is_some() || seed.is_some();
+    let is_writing = prompt.is_some() || length.is_some() || temperature.is_some() || top_k.is_some() || seed.is_some();
     if files.is_empty() && !is_writing {
-        return Err(usage("predict needs IMAGES for a network trained on images, --prompt TEXT for one trained on text"));
+        return Err(usage(
+            "predict needs IMAGES for a network trained on images, --prompt TEXT for one trained on text",
+        ));
     }
     match (RunRecord::read(run_dir)?.is_text(), files.is_empty(), is_writing) {
         (true, true, _) => text(typed),

@@ -58,7 +58,8 @@ pub(crate) fn run(typed: &ProfileArgs) -> Result<()> {
 }
 
 fn recurrent(typed: &ProfileArgs) -> Result<Profile> {
-    for (option, is_typed) in [("--init-channels", typed.init_channels.is_some()), ("--layers", typed.layers.is_some())] {
+    for (option, is_typed) in [("--init-channels", typed.init_channels.is_some()), ("--layers", typed.layers.is_some())]
+    {
         if is_typed {
             return Err(usage(format!("a recurrent network has no {option}; it has --units")));
         }

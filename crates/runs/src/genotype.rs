@@ -89,8 +89,7 @@ pub fn derive(dir: &Path) -> Result<Derived> {
             reason: "has saved nothing yet; wait for its first checkpoint".into(),
         });
     };
-    let mut alphas =
-        |len: usize| checkpoint.state.take("alphas", len).map_err(|reason| Error::bad_file(&path, reason));
+    let mut alphas = |len: usize| checkpoint.state.take("alphas", len).map_err(|reason| Error::bad_file(&path, reason));
     let genotype = if record.is_text() {
         let space = text::space(&record.config(dir)?);
         space.derive(&alphas(space.edges() * space.operations())?)?.into()

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use darts_cells::genotype::{Genotype, named};
 use darts_runs::{
-    DataConfig, Error, Metric, Order, Outcome, Progress, RunOptions, SearchConfig, SearchRun, Split,
-    StopReason, TrainConfig, TrainRun, derive, evaluate, predict, read_metrics, read_summary,
+    DataConfig, Error, Metric, Order, Outcome, Progress, RunOptions, SearchConfig, SearchRun, Split, StopReason,
+    TrainConfig, TrainRun, derive, evaluate, predict, read_metrics, read_summary,
 };
 use support::{Snapshots, finished, options, results, tempdir};
 

@@ -15,13 +15,7 @@ use darts_runs::{
 use support::{Snapshots, finished, options, results, tempdir};
 
 fn text() -> TextConfig {
-    TextConfig::SyntheticText {
-        vocabulary: 6,
-        predictability: 0.8,
-        train_tokens: 130,
-        valid_tokens: 60,
-        data_seed: 1,
-    }
+    TextConfig::SyntheticText { vocabulary: 6, predictability: 0.8, train_tokens: 130, valid_tokens: 60, data_seed: 1 }
 }
 
 fn search_config() -> TextSearchConfig {
@@ -81,7 +75,8 @@ fn a_search_leaves_what_is_promised() {
     assert_eq!((summary.train_accuracy, summary.results.valid_accuracy), (None, None));
     let weights = fs::read(dir.path().join("weights.safetensors")).unwrap();
     let names = String::from_utf8_lossy(&weights[..2000.min(weights.len())]).into_owned();
-    for name in ["encoder.weight", "decoder.bias", "rnns.0._W0", "rnns.0._Ws.2", "rnns.0.bn.running_var", "\"alphas\""] {
+    for name in ["encoder.weight", "decoder.bias", "rnns.0._W0", "rnns.0._Ws.2", "rnns.0.bn.running_var", "\"alphas\""]
+    {
         assert!(names.contains(name), "{name}: {names}");
     }
     assert!(!names.contains("decoder.weight"), "the tied matrix is there once");
@@ -226,7 +221,10 @@ fn a_batch_larger_than_the_text_is_refused_with_what_there_is_room_for() {
     let (data, dir) = (tempdir(), tempdir());
     write(data.path(), ["a b c d e f g\n", "a\n", "b\n"]);
     let error = on_text(data.path(), dir.path(), 5, 3).unwrap_err().to_string();
-    assert!(error.starts_with("batch_size = 5 is not possible: expected at most 2: the training text has 8"), "{error}");
+    assert!(
+        error.starts_with("batch_size = 5 is not possible: expected at most 2: the training text has 8"),
+        "{error}"
+    );
     assert!(!dir.path().join("run.json").exists());
     let data_of = |valid_tokens| match text() {
         TextConfig::SyntheticText { vocabulary, predictability, train_tokens, data_seed, .. } => {

@@ -41,7 +41,7 @@ impl Text {
     fn new(batch: usize, units: usize, seed: usize) -> Self {
         let word = |place: usize| (((place + seed) * 7919 + place * place % 613) % WORDS) as u32;
         let (len, state) = (STEPS * batch, batch * units);
-        let kept = |place: usize| (place * 13 + place / 7 + seed) % 4 == 0;
+        let kept = |place: usize| (place * 13 + place / 7 + seed).is_multiple_of(4);
         Self {
             tokens: (0..len).map(word).collect(),
             targets: (batch..len + batch).map(word).collect(),

@@ -164,12 +164,7 @@ struct Application {
 
 impl Application {
     /// Loss and next hidden state of a pass, and the gradients asked for.
-    fn pass(
-        &self,
-        arguments: &Arguments,
-        running: &mut [f32],
-        gradients: Gradients,
-    ) -> Result<(f64, Vec<f32>), Error> {
+    fn pass(&self, arguments: &Arguments, running: &mut [f32], gradients: Gradients) -> Result<(f64, Vec<f32>), Error> {
         let network = &self.shared.network;
         let batch = arguments.input_shape[0];
         let plan = if gradients.any() { Plan::Training } else { Plan::Inference };
@@ -290,11 +285,8 @@ mod tests {
         let mut workspace = network.workspace(2, 3, Plan::Training);
         let (mut d_hidden, mut d_theta, mut d_weights) =
             (vec![0.0; hidden.len()], vec![0.0; theta.len()], vec![0.0; weights.len()]);
-        let wanted = Gradients {
-            theta: Some(&mut d_theta),
-            weights: Some(&mut d_weights),
-            hidden: Some(&mut d_hidden),
-        };
+        let wanted =
+            Gradients { theta: Some(&mut d_theta), weights: Some(&mut d_weights), hidden: Some(&mut d_hidden) };
         let masks = Masks::default();
         let input = Input { tokens: &tokens, batch: 2, hidden: &hidden, theta: &theta, weights: &weights, masks };
         let mut statistics = Statistics::Batch { update: None };
@@ -312,7 +304,8 @@ mod tests {
     fn a_hidden_state_of_another_width_is_refused() {
         let network = RecurrentNetwork::supernet(&RecurrentSpace::darts(), &SIZES).unwrap();
         let (module, theta) = RecurrentModule::new(network, 0);
-        let tensor = |len: usize, shape: (usize, usize)| Tensor::from_vec(vec![0f32; len], shape, &Device::Cpu).unwrap();
+        let tensor =
+            |len: usize, shape: (usize, usize)| Tensor::from_vec(vec![0f32; len], shape, &Device::Cpu).unwrap();
         let theta = Tensor::new(theta, &Device::Cpu).unwrap();
         let weights = tensor(180, (36, 5));
         let error = module.apply(&tensor(6, (2, 3)), &theta, &weights, sequence(), Mode::Evaluation).unwrap_err();

@@ -89,8 +89,8 @@ impl TextTrainConfig {
         }
     }
 
-    /// The training of [`TextSearchConfig::quick`](super::TextSearchConfig::quick)'s cell: generated text, fifteen seconds on
-    /// two cores.
+    /// The training of [`TextSearchConfig::quick`](super::TextSearchConfig::quick)'s cell: generated text, two seconds on two
+    /// cores.
     pub fn quick(genotype: RecurrentGenotype) -> Self {
         Self {
             data: TextConfig::synthetic_text(),

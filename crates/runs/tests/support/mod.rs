@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 use darts_runs::{Outcome, Progress, RunOptions, StepEvent, Summary};
 
 /// A folder in memory where there is one: these tests sync many files.
-pub fn tempdir() -> tempfile::TempDir {
+pub(crate) fn tempdir() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
 }
 
 /// So many threads, a checkpoint every other step, and whatever is there is continued.
-pub fn options(threads: usize) -> RunOptions {
+pub(crate) fn options(threads: usize) -> RunOptions {
     RunOptions { threads: Some(threads), checkpoint_every: Some(2), resume: true, ..RunOptions::default() }
 }
 
 /// The summary of a run that has to be finished.
-pub fn finished(outcome: Outcome) -> Summary {
+pub(crate) fn finished(outcome: Outcome) -> Summary {
     match outcome {
         Outcome::Finished(summary) => summary,
         Outcome::Stopped(stopped) => panic!("{stopped:?}"),
@@ -25,7 +25,7 @@ pub fn finished(outcome: Outcome) -> Summary {
 }
 
 /// The files of a search that are the same, byte for byte, for the same seed.
-pub fn results(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+pub(crate) fn results(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     ["genotype.json", "alphas.jsonl", "weights.safetensors"]
         .iter()
         .map(|name| (name.into(), fs::read(dir.join(name)).unwrap()))
@@ -44,16 +44,16 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Copies the folder after every step: what a process killed there would leave.
-pub struct Snapshots {
+pub(crate) struct Snapshots {
     run: PathBuf,
     copies: PathBuf,
     /// The steps after which there are copies, each in a folder of that name.
-    pub steps: Vec<u64>,
+    pub(crate) steps: Vec<u64>,
 }
 
 impl Snapshots {
     /// Of the run in `run`, into folders in `copies`.
-    pub fn new(run: &Path, copies: &Path) -> Self {
+    pub(crate) fn new(run: &Path, copies: &Path) -> Self {
         Self { run: run.into(), copies: copies.into(), steps: vec![] }
     }
 }

@@ -116,7 +116,9 @@ fn stages(pipeline: &Pipeline) -> String {
         "<p>Each seed searches for a cell; each cell is trained briefly; the one that does best on held-out data is trained in full. The test set is read once, at the very end.</p>",
     );
     if pipeline.is_halved() {
-        out.push_str("<p>The short trainings went on by successive halving: the worse half was stopped at each rung.</p>");
+        out.push_str(
+            "<p>The short trainings went on by successive halving: the worse half was stopped at each rung.</p>",
+        );
     }
     let _ = write!(
         out,

@@ -116,7 +116,10 @@ impl Pipeline {
     /// The result at which a candidate's short training was stopped, and after which epoch, where it was.
     pub(super) fn stopped_at(&self, candidate: &Candidate) -> Option<(f64, u64)> {
         candidate.selection.as_ref().filter(|record| record.state() == State::InProgress)?;
-        let entry = self.selected.iter().find(|entry| entry["seed"].to_string() == candidate.seed)?;
+        let entry = self
+            .selected
+            .iter()
+            .find(|entry| entry["seed"].as_u64().is_some_and(|seed| candidate.seed.parse() == Ok(seed)))?;
         let error = entry["valid_accuracy"].as_f64().map(|accuracy| 100.0 * (1.0 - accuracy));
         Some((entry["valid_perplexity"].as_f64().or(error)?, entry["epochs"].as_u64()?))
     }

@@ -135,8 +135,9 @@ fn own_row(out: &mut String, table: &Table, own: &Own, range: (f64, f64)) {
     let tag = if own.synthetic { " <span class=\"tag synthetic\">synthetic data, not comparable</span>" } else { "" };
     let _ = write!(out, "<tbody class=\"own\"><tr><th scope=\"row\">{}{tag}</th>", escape(&own.name));
     for (index, title) in table.figures.iter().enumerate() {
-        let text = own.figures[index]
-            .map_or("–".to_owned(), |value| format!("{value:.*}", if table.number == 1 { 2 } else { 1 }));
+        let text = own.figures[index].map_or("–".to_owned(), |value| {
+            format!("{value:.*}", if table.number == 1 || value < 20.0 { 2 } else { 1 })
+        });
         let _ = write!(out, "<td class=\"number\" data-label=\"{}\"><strong>{text}</strong></td>", escape(title));
     }
     let headline = own.figures[table.headline].filter(|_| !own.synthetic);

@@ -73,7 +73,8 @@ fn tiles(record: &Record) -> Vec<(&'static str, String, String)> {
     {
         if text {
             if let Some(perplexity) = record.perplexity(split) {
-                tiles.push((perplexity_name, format::perplexity(perplexity), String::new()));
+                let below = if record.is_search() { "of the supernet, with running statistics" } else { "" };
+                tiles.push((perplexity_name, format::perplexity(perplexity), below.to_owned()));
             }
         } else if let Some(error) = record.error_percent(split) {
             tiles.push((

@@ -108,7 +108,8 @@ impl BilevelProblem for ImageSearch {
             SupernetError::Vector(error) => error.into(),
         })?;
         if pass == Pass::Weight {
-            self.last = Seen { examples: batch.len() as u64, correct: Some(self.problem.correct() as u64), likelihood: None };
+            self.last =
+                Seen { examples: batch.len() as u64, correct: Some(self.problem.correct() as u64), likelihood: None };
         }
         Ok(loss)
     }

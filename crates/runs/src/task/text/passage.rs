@@ -53,7 +53,8 @@ impl Passage {
         let state = sizes.batch * sizes.units;
         let mask = |purpose: Purpose, probability: f64, len: usize| {
             let Place { seed, epoch, step, text } = place;
-            (probability > 0.0).then(|| mask(Key::new(seed, purpose).epoch(epoch).step(step).sample(text), probability, len))
+            (probability > 0.0)
+                .then(|| mask(Key::new(seed, purpose).epoch(epoch).step(step).sample(text), probability, len))
         };
         Self {
             tokens: stretch.inputs.to_vec(),

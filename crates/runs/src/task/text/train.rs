@@ -141,14 +141,11 @@ impl TrainTask for TextTraining {
 
     fn evaluate(&mut self, w: &Vector, batch: &Passage, _at: (usize, usize), gradient: &mut Vector) -> Result<f64> {
         let Self { network, workspace, hidden, config, .. } = self;
-        let loss = LossConfig {
-            activation: config.activation_regularization,
-            temporal: config.temporal_regularization,
-        };
+        let loss =
+            LossConfig { activation: config.activation_regularization, temporal: config.temporal_regularization };
         let LossOutput { nll, loss } = w.read(|theta| {
             let masks = batch.dropout();
-            let input =
-                Input { tokens: batch.tokens(), batch: config.batch_size, hidden, theta, weights: &[], masks };
+            let input = Input { tokens: batch.tokens(), batch: config.batch_size, hidden, theta, weights: &[], masks };
             let mut statistics = Statistics::Batch { update: None };
             gradient.write(|theta| {
                 let wanted = Gradients { theta: Some(theta), ..Gradients::default() };
