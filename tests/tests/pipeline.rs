@@ -69,7 +69,7 @@ fn the_quick_text_pipeline_halves_trains_tests_reports_and_is_transferred() {
     let searched = json(&folder.path().join(format!("search-{chosen}/genotype.json")));
     let trained = json(&folder.path().join("train/summary.json"));
     assert_eq!(trained["genotype"], searched);
-    assert!(trained["test_perplexity"].as_f64().unwrap() < 16.0, "the vocabulary has 16 words: {trained}");
+    assert!(trained["test_perplexity"].as_f64().unwrap() > 2.69, "no model is better than the source: {trained}");
     let report = fs::read_to_string(folder.path().join("report.html")).unwrap();
     for part in ["Synthetic data", "Perplexity of the source", "stopped after epoch 1", "Table 2"] {
         assert!(report.contains(part), "{part}");

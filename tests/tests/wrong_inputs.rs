@@ -84,7 +84,6 @@ fn wrong_command_lines_exit_with_2() {
             ("search cifar10 --out @/x --tokenizer words", &["--tokenizer"]),
             ("search synthetic-text --out @/x --vocabulary 1", &["--vocabulary 1"]),
             ("search synthetic-text --out @/x --predictability 1.5", &["--predictability"]),
-            ("search synthetic-text --out @/x --batch-size 60000", &["--batch-size 60000", "40000"]),
             ("train wikitext2 --out @/x --genotype DARTS_V2 --cutout 16", &["--cutout"]),
             ("train ptb --out @/x --genotype DARTS_V2 --nonmono 0", &["--nonmono 0"]),
             ("train cifar10 --out @/x", &["--genotype"]),

@@ -16,7 +16,7 @@ use crate::args::{
     DataArgs, Kind, MachineArgs, Preset, RunArgs, ScheduleArg, SearchArgs, SearchTask, SettingArgs, TextArgs,
     TrainArgs, TrainTask,
 };
-use crate::failure::{Result, failed, usage};
+use crate::failure::{Failure, Result, failed, usage};
 
 /// The settings that searches and trainings of both kinds have, of a configuration.
 struct Common<'a> {

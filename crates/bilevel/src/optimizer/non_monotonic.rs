@@ -118,7 +118,9 @@ mod tests {
         assert!(answers[4] && !answers[3]);
         for cut in 0..losses.len() {
             let mut first = NonMonotonic::new(2, 7, &Device::Cpu).unwrap();
-            losses[..cut].iter().for_each(|&loss| drop(first.observe(loss).unwrap()));
+            for &loss in &losses[..cut] {
+                first.observe(loss).unwrap();
+            }
             let saved: Vec<(&str, Vec<f32>)> =
                 first.vectors().into_iter().map(|(name, vector)| (name, vector.to_vec().unwrap())).collect();
             let vectors: Vec<(&str, &[f32])> = saved.iter().map(|(name, values)| (*name, &values[..])).collect();
