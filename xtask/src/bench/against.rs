@@ -17,9 +17,6 @@ use super::measure::{Measured, Settings};
 use super::results::Entry;
 use crate::workspace::{program, run as run_shown, target_dir, typed};
 
-/// A measurement in PyTorch that takes longer is stopped (compiling a supernet can take very long).
-const TIME_LIMIT: Duration = Duration::from_secs(30 * 60);
-
 /// One case, both sides.
 pub(super) struct Comparison {
     name: &'static str,
@@ -109,7 +106,7 @@ fn compare(case: &Case, mut variants: Vec<&'static str>, settings: &Settings, py
     for _ in 0..settings.rounds {
         comparison.ours.add(cases::measure(name, settings)?);
         variants.retain(|&variant| {
-            let result = limited(&mut peer_command(python, name, variant, settings), TIME_LIMIT);
+            let result = limited(&mut peer_command(python, name, variant, settings), settings.time_limit);
             match result.and_then(|text| Measured::parse(&text)) {
                 Ok(measured) => match comparison.peer.iter_mut().find(|(known, _)| *known == variant) {
                     Some((_, sum)) => sum.add(measured),

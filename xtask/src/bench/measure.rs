@@ -1,6 +1,7 @@
 //! What a measurement came to, and rows of a table that stand beside the machine's ceiling. Knows no kernel and no network.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use darts_ops::roofline::{KernelResult, copy_bandwidth, fma_rate};
@@ -17,6 +18,8 @@ pub(super) struct Settings {
     pub(super) steps: usize,
     /// Times that both sides take turns.
     pub(super) rounds: usize,
+    /// A process of the peer that takes longer is stopped: compiling a supernet can take very long.
+    pub(super) time_limit: Duration,
     /// Threads; a loader's workers.
     pub(super) threads: usize,
     /// Images in subfolders, for imagenet-loader.

@@ -16,6 +16,7 @@ mod recurrent;
 mod results;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -49,6 +50,9 @@ pub(crate) struct Args {
     /// With --against: times that both sides take turns
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
+    /// With --against: a variant of which a process takes longer is left out
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
+    time_limit: u32,
     /// Threads of both sides [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -83,6 +87,7 @@ impl Args {
         measure::Settings {
             steps: usize::from(self.steps),
             rounds: usize::from(self.rounds),
+            time_limit: Duration::from_secs(self.time_limit.into()),
             threads: self.threads.map_or_else(|| Hardware::detect().cores, usize::from),
             images: self.images.clone(),
             sizes: self.sizes,

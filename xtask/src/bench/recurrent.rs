@@ -10,6 +10,7 @@ use darts_cells::recurrent::{
     Gradients, Input, LossConfig, Masks, Mode, RecurrentConfig, RecurrentNetwork, Statistics,
 };
 use darts_cells::space::RecurrentSpace;
+use darts_data::random::{Key, Purpose};
 use darts_ops::vector::Vector;
 use darts_runs::language::{LanguageConfig, LanguageProblem, Sequence};
 
@@ -38,16 +39,15 @@ struct Text {
 }
 
 impl Text {
-    fn new(batch: usize, units: usize, seed: usize) -> Self {
-        let word = |place: usize| (((place + seed) * 7919 + place * place % 613) % WORDS) as u32;
-        let (len, state) = (STEPS * batch, batch * units);
-        let kept = |place: usize| (place * 13 + place / 7 + seed).is_multiple_of(4);
-        Self {
-            tokens: (0..len).map(word).collect(),
-            targets: (batch..len + batch).map(word).collect(),
-            strong: (0..state).map(|place| if kept(place) { 4.0 } else { 0.0 }).collect(),
-            weak: (0..state).map(|place| if kept(place) { 0.0 } else { 4.0 / 3.0 }).collect(),
-        }
+    fn new(batch: usize, units: usize, seed: u64) -> Self {
+        let mut random = Key::new(seed, Purpose::new("bench")).generator();
+        let words: Vec<u32> = (0..(STEPS + 1) * batch).map(|_| random.below(WORDS) as u32).collect();
+        let mut mask = |keep: f64| -> Vec<f32> {
+            let value = |_| if random.chance(keep) { (1.0 / keep) as f32 } else { 0.0 };
+            (0..batch * units).map(value).collect()
+        };
+        let (strong, weak) = (mask(0.25), mask(0.75));
+        Self { tokens: words[..STEPS * batch].to_vec(), targets: words[batch..].to_vec(), strong, weak }
     }
 
     fn dropout(&self) -> Masks<'_> {
