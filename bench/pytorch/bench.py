@@ -32,6 +32,8 @@ RNN_LR, RNN_CLIP, TEMPORAL = 20.0, 0.25, 1e-3
 SEARCH_WEIGHT_DECAY, TRAINING_WEIGHT_DECAY = 5e-7, 8e-7
 LOADER_BATCHES = 100
 """Batches that make one step of cifar-loader."""
+IMAGENET_BATCHES = 8
+"""Batches that make one step of imagenet-loader: single ones come at once or late."""
 
 
 class Case(NamedTuple):
@@ -181,13 +183,14 @@ def cifar_loader(options: argparse.Namespace) -> Step:
 
 
 def imagenet_loader(options: argparse.Namespace) -> Step:
-    """One augmented batch from ``--threads`` workers."""
+    """IMAGENET_BATCHES augmented batches from ``--threads`` workers."""
     if options.data is None:
         raise SystemExit("imagenet-loader needs --data: a folder with a subfolder of images for each class")
     batches = iter(loaders.imagenet(options.data, options.batch, options.threads))
 
     def step() -> None:
-        next(batches)
+        for _ in range(IMAGENET_BATCHES):
+            next(batches)
 
     return step
 

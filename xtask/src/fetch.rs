@@ -10,6 +10,7 @@ use darts_data::fetch::{FetchOptions, Fetched, Progress, fetch};
 use darts_data::manifest::Manifest;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::imagenet;
 use crate::workspace::root;
 
 /// Without a terminal, a line for what was received at most this often.
@@ -18,7 +19,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Options of `cargo xtask fetch`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Datasets, or `all`
+    /// Datasets, or `all`; imagenet is only checked, for a person has to get it
     #[arg(required = true, value_name = "DATASET")]
     datasets: Vec<String>,
     /// Look only here: a folder that holds the archive or the unpacked dataset, or a URL
@@ -35,11 +36,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         [all] if all == "all" => Manifest::names().collect(),
         some => some.iter().map(String::as_str).collect(),
     };
-    let manifests: Vec<Manifest> = names.into_iter().map(manifest).collect::<Result<_>>()?;
+    let (imagenet, others): (Vec<&str>, Vec<&str>) = names.into_iter().partition(|name| *name == "imagenet");
+    let manifests: Vec<Manifest> = others.into_iter().map(manifest).collect::<Result<_>>()?;
     for manifest in &manifests {
         get(manifest, &folder(None), args.from.as_deref())?;
     }
-    Ok(())
+    match imagenet.first() {
+        Some(_) => imagenet::verify(&args.from.as_ref().map_or_else(|| folder(None), PathBuf::from)),
+        None => Ok(()),
+    }
 }
 
 /// The folder where a dataset is: as it was named, or after it was downloaded.
@@ -56,11 +61,8 @@ pub(crate) fn dataset(name: &str, data: Option<&Path>) -> Result<PathBuf> {
 }
 
 fn manifest(name: &str) -> Result<Manifest> {
-    if name == "imagenet" {
-        bail!("imagenet may be downloaded only by those who have registered at image-net.org: get it there");
-    }
     if !Manifest::names().any(|known| known == name) {
-        bail!("no dataset {name}: there are {}", Manifest::names().collect::<Vec<_>>().join(", "));
+        bail!("no dataset {name}: there are {}, imagenet", Manifest::names().collect::<Vec<_>>().join(", "));
     }
     Ok(Manifest::named(name)?)
 }

@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod darts;
 mod fetch;
+mod imagenet;
 mod pipeline;
 mod reproduce_cifar;
 mod reproduce_ptb;

@@ -55,4 +55,4 @@ pub use image_folder::{ImageFolder, ImageFolderConfig};
 pub use imagenet::{ImageNet, ImageNetConfig};
 pub use loader::{BadImages, Batch, Batches, Loader};
 pub use synthetic::{SyntheticConfig, SyntheticImages};
-pub use transform::{Augment, ColourJitter};
+pub use transform::{Augment, ColourJitter, Region};

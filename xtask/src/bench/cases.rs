@@ -30,17 +30,20 @@ pub(super) struct Work {
 pub(super) struct Case {
     /// Its name, here, in bench/pytorch/bench.py and in docs/benchmarks.json.
     pub(super) name: &'static str,
-    /// Its variants in Python, the default first.
+    /// Its variants in Python, the default first; none where it has no peer.
     pub(super) variants: &'static [&'static str],
     start: fn(&Settings) -> Result<Work>,
 }
+
+/// The case that needs images.
+pub(super) const IMAGENET_LOADER: &str = "imagenet-loader";
 
 const LAYOUTS: &[&str] = &["default", "channels-last", "compile"];
 
 const COMPILED: &[&str] = &["default", "compile"];
 
 /// All cases, in the order of the tables.
-pub(super) const CASES: [Case; 9] = [
+pub(super) const CASES: [Case; 11] = [
     Case { name: "conv-search-weight-step", variants: LAYOUTS, start: |s| conv::search(conv::Half::Weights, s.sizes) },
     Case {
         name: "conv-search-alpha-first",
@@ -53,6 +56,7 @@ pub(super) const CASES: [Case; 9] = [
         start: |s| conv::search(conv::Half::AlphaSecond, s.sizes),
     },
     Case { name: "conv-evaluation-step", variants: LAYOUTS, start: |_| conv::evaluation() },
+    Case { name: "conv-imagenet-step", variants: &[], start: |_| conv::imagenet() },
     Case {
         name: "recurrent-search-weight-step",
         variants: COMPILED,
@@ -70,6 +74,7 @@ pub(super) const CASES: [Case; 9] = [
     },
     Case { name: "recurrent-training-step", variants: COMPILED, start: |_| recurrent::training() },
     Case { name: "cifar-loader", variants: &["default", "tensors"], start: loaders::cifar },
+    Case { name: IMAGENET_LOADER, variants: &["default"], start: loaders::imagenet },
 ];
 
 impl Case {

@@ -105,29 +105,44 @@ pub(super) fn search(half: Half, sizes: Sizes) -> Result<Work> {
 /// # Errors
 /// The network cannot be built.
 pub(super) fn evaluation() -> Result<Work> {
-    const BATCH: usize = 96;
-    let network = ConvNetwork::discrete(&named::conv("DARTS_V2")?, &NetworkConfig::cifar_evaluation(10))?;
-    let flops = training_flops(&network, BATCH);
-    let images = Images::new(BATCH, 1);
-    let (theta, mut statistics) = network.initialize(0);
     // One path in five dropped, as in a training's last epoch.
-    let masks = (0..network.droppable().len() * BATCH).map(|i| if i % 5 == 0 { 0.0 } else { 1.25 }).collect::<Vec<_>>();
-    let mut workspace = network.workspace(BATCH);
+    let mask = |i: usize| if i.is_multiple_of(5) { 0.0 } else { 1.25 };
+    training(&NetworkConfig::cifar_evaluation(10), 96, Some(&mask), LossConfig::default())
+}
+
+/// A training step of the network that the paper transfers to ImageNet (14 cells, C = 48, 224 × 224 pixels), batch 32: a
+/// quarter of the paper's batch, as `--accumulate 4` does it.
+///
+/// # Errors
+/// The network cannot be built.
+pub(super) fn imagenet() -> Result<Work> {
+    let loss = LossConfig { label_smoothing: 0.1, ..LossConfig::default() };
+    training(&NetworkConfig::imagenet(1000), 32, None, loss)
+}
+
+/// A training step of DARTS_V2's network on random images; `mask`: of the i-th operation and sample, where paths are dropped.
+fn training(
+    config: &NetworkConfig,
+    batch: usize,
+    mask: Option<&dyn Fn(usize) -> f32>,
+    loss: LossConfig,
+) -> Result<Work> {
+    let network = ConvNetwork::discrete(&named::conv("DARTS_V2")?, config)?;
+    let flops = training_flops(&network, batch);
+    let pixels = numbers(batch * config.image.0 * config.image.1 * 3, 1);
+    let labels: Vec<u32> = (0..batch).map(|i| ((i * 7 + 1) % config.classes) as u32).collect();
+    let (theta, mut statistics) = network.initialize(0);
+    let masks: Option<Vec<f32>> = mask.map(|mask| (0..network.droppable().len() * batch).map(mask).collect());
+    let mut workspace = network.workspace(batch);
     let mut gradient = Vector::zeros(theta.len(), &Device::Cpu)?;
     let mut theta = Vector::from_vec(theta, &Device::Cpu)?;
     let mut sgd = Sgd::new(SgdConfig { momentum: 0.9, weight_decay: 3e-4 }, theta.len(), &Device::Cpu)?;
     let step = move || -> Result<()> {
         theta.read(|weights| -> Result<()> {
-            let input = ForwardInput {
-                images: &images.pixels,
-                batch: BATCH,
-                theta: weights,
-                weights: &[],
-                active: None,
-                masks: Some(&masks),
-            };
+            let masks = masks.as_deref();
+            let input = ForwardInput { images: &pixels, batch, theta: weights, weights: &[], active: None, masks };
             network.forward(&mut workspace, &input, Statistics::Batch { update: Some(&mut statistics) })?;
-            network.loss(&mut workspace, &images.labels, LossConfig::default())?;
+            network.loss(&mut workspace, &labels, loss)?;
             gradient.write(|theta| {
                 let wanted = Gradients { theta: Some(theta), weights: None, images: None };
                 network.backward(&mut workspace, &input, wanted)

@@ -80,7 +80,8 @@ enum Peer {
 
 impl Args {
     fn wants(&self, name: &str) -> bool {
-        self.names.is_empty() || self.names.iter().any(|wanted| wanted == name)
+        let needs_more = name == cases::IMAGENET_LOADER && self.images.is_none();
+        self.names.iter().any(|wanted| wanted == name) || (self.names.is_empty() && !needs_more)
     }
 
     fn settings(&self) -> measure::Settings {

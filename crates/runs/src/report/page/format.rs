@@ -94,9 +94,17 @@ pub(super) fn value(value: &Value) -> String {
             (None, Some(real)) if real != 0.0 && real.abs() < 1e-3 => format!("{real:e}"),
             _ => number.to_string(),
         },
+        // A thousand classes would be a page of their own.
+        Value::Array(items) if items.len() > MOST_ITEMS => {
+            let first: Vec<String> = items[..MOST_ITEMS].iter().map(self::value).collect();
+            format!("{}, … ({} in all)", first.join(", "), grouped(items.len() as u64))
+        }
         other => other.to_string(),
     }
 }
+
+/// Items of a list that are shown.
+const MOST_ITEMS: usize = 20;
 
 /// Seconds since 1970 as "2026-11-24 10:15 UTC" (the civil calendar after Hinnant's days algorithm).
 pub(super) fn utc(seconds: u64) -> String {
@@ -126,6 +134,10 @@ mod tests {
         assert_eq!(bytes(3.0 * 1024.0 * 1024.0 * 1024.0), "3.0 GiB");
         assert_eq!(millions(3_349_342.0), "3.35 M");
         assert_eq!(value(&serde_json::json!(0.0003)), "3e-4");
+        assert_eq!(value(&serde_json::json!([1, 2])), "[1,2]");
+        let many: Vec<usize> = (0..1000).collect();
+        let shown = value(&serde_json::json!(many));
+        assert!(shown.starts_with("0, 1, 2, ") && shown.ends_with("19, … (1,000 in all)"), "{shown}");
     }
 
     #[test]

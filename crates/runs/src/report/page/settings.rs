@@ -58,15 +58,20 @@ const TRAIN_CIFAR: [(&str, f64); 13] = [
     ("grad_clip", 5.0),
 ];
 /// Evaluation on ImageNet.
-const TRAIN_IMAGENET: [(&str, f64); 11] = [
+const TRAIN_IMAGENET: [(&str, f64); 16] = [
+    ("image_size", 224.0),
+    ("resize", 256.0),
+    ("least_area", 0.08),
     ("epochs", 250.0),
     ("batch_size", 128.0),
+    ("accumulate", 1.0),
     ("init_channels", 48.0),
     ("layers", 14.0),
     ("auxiliary_weight", 0.4),
     ("drop_path_prob", 0.0),
     ("label_smoothing", 0.1),
     ("learning_rate", 0.1),
+    ("decay", 0.97),
     ("momentum", 0.9),
     ("weight_decay", 3e-5),
     ("grad_clip", 5.0),

@@ -85,6 +85,9 @@ fn tiles(record: &Record) -> Vec<(&'static str, String, String)> {
         }
     }
     tiles.extend(record.source_perplexity().map(source_tile));
+    if let Some(error) = record.result("test_top5_error") {
+        tiles.push(("Top-5 error", format!("{:.2} %", 100.0 * error), String::new()));
+    }
     if let Some(parameters) = record.result("parameters") {
         let adds = record
             .result("multiply_adds")
