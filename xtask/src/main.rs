@@ -11,6 +11,7 @@ mod pipeline;
 mod reproduce_cifar;
 mod reproduce_ptb;
 mod stages;
+mod transfer_imagenet;
 mod transfer_wikitext2;
 mod workspace;
 
@@ -37,6 +38,8 @@ enum Task {
     ReproduceCifar(reproduce_cifar::Args),
     /// Search, select, train and test on Penn Treebank, with a report
     ReproducePtb(reproduce_ptb::Args),
+    /// Train a cell on ImageNet, or on smaller versions of it, with a report
+    TransferImagenet(transfer_imagenet::Args),
     /// Train the cell searched on Penn Treebank on WikiText-2, with a report
     TransferWikitext2(transfer_wikitext2::Args),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Fetch(args) => fetch::run(&args),
         Task::ReproduceCifar(args) => reproduce_cifar::run(&args),
         Task::ReproducePtb(args) => reproduce_ptb::run(&args),
+        Task::TransferImagenet(args) => transfer_imagenet::run(&args),
         Task::TransferWikitext2(args) => transfer_wikitext2::run(&args),
     };
     match result {

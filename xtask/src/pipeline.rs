@@ -10,6 +10,8 @@ use darts_runs::{Metric, read_metrics, select};
 use serde_json::Value;
 
 use crate::darts::{Darts, watch};
+use crate::stages::from_here;
+use crate::workspace::root;
 
 /// How often the report is rewritten while a stage runs.
 const REPORT_EVERY: Duration = Duration::from_secs(20);
@@ -157,7 +159,7 @@ impl Pipeline {
 }
 
 /// The run in which the pipeline in `out` trained the cell that it chose, if it has got so far.
-pub(crate) fn chosen_cell(out: &Path) -> Option<String> {
+fn chosen_cell(out: &Path) -> Option<String> {
     let folder = out.join("train");
     folder.join("genotype.json").is_file().then(|| folder.display().to_string())
 }
@@ -166,6 +168,23 @@ pub(crate) fn chosen_cell(out: &Path) -> Option<String> {
 fn has_done(out: &Path, epochs: usize) -> bool {
     let is_there = |line: &Metric| matches!(line, Metric::Epoch(epoch) if epoch.epoch + 1 >= epochs);
     read_metrics(out).is_ok_and(|lines| lines.iter().any(is_there))
+}
+
+/// The cell that a transfer trains: the one that was typed, or what `task` left in `source`, or DARTS_V2. Says which.
+pub(crate) fn cell_to_transfer(typed: Option<&str>, source: &str, task: &str) -> String {
+    if let Some(typed) = typed {
+        return typed.to_owned();
+    }
+    match chosen_cell(&root().join(source)) {
+        Some(cell) => {
+            println!("cell: {}, from {task}", from_here(Path::new(&cell)).display());
+            cell
+        }
+        None => {
+            println!("cell: DARTS_V2, for there is none in {source}");
+            "DARTS_V2".to_owned()
+        }
+    }
 }
 
 /// The results of a finished run.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::darts::{Darts, leave_interrupts_to_the_binary};
 use crate::fetch;
-use crate::pipeline::{Pipeline, chosen_cell};
+use crate::pipeline::{Pipeline, cell_to_transfer};
 use crate::reproduce_ptb::perplexities;
 use crate::stages::{MachineArgs, Preset, from_here, option};
 use crate::workspace::root;
@@ -93,14 +93,7 @@ fn pipeline(args: &Args) -> Result<Pipeline> {
         (false, Preset::Paper) => ("paper", "wikitext2", "runs/wikitext2", "runs/ptb"),
         (false, Preset::Laptop) => ("laptop", "wikitext2", "runs/wikitext2", "runs/ptb"),
     };
-    let genotype = args.genotype.clone().unwrap_or_else(|| {
-        let found = chosen_cell(&root().join(source));
-        match &found {
-            Some(cell) => println!("cell: {}, from reproduce-ptb", from_here(Path::new(cell)).display()),
-            None => println!("cell: DARTS_V2, for there is none in {source}"),
-        }
-        found.unwrap_or_else(|| "DARTS_V2".into())
-    });
+    let genotype = cell_to_transfer(args.genotype.as_deref(), source, "reproduce-ptb");
     let mut arguments = vec!["--preset".to_owned(), preset.to_owned()];
     option(&mut arguments, "--train-limit", args.train_limit);
     args.machine.append(&mut arguments);
