@@ -8,7 +8,7 @@ use darts_data::imagenet::{TRAIN_TAR, VAL_TAR, synthetic};
 use darts_tests::program::{Ended, assert_same_results, run, start, wait_until, xtask};
 
 const CONFIG: synthetic::Config =
-    synthetic::Config { classes: 6, train_per_class: 20, val_per_class: 3, side: 36, seed: 2 };
+    synthetic::Config { classes: 6, train_per_class: 20, val_per_class: 3, side: 72, seed: 2 };
 
 fn words<'a>(data: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let fixed = ["train", "imagenet", "--preset=quick", "--genotype=DARTS_V2", "--init-channels=4", "--batch-size=8"];

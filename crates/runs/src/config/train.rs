@@ -152,15 +152,16 @@ impl TrainConfig {
         }
     }
 
-    /// Seconds, on generated archives.
+    /// A minute, on a generated archive.
     pub fn imagenet_quick(genotype: ConvGenotype) -> Self {
         Self {
-            data: DataConfig::ImageNet { image_size: 32, resize: 36, least_area: 0.5, colour_jitter: true },
-            epochs: 6,
+            data: DataConfig::ImageNet { image_size: 64, resize: 72, least_area: 0.5, colour_jitter: true },
+            epochs: 12,
             batch_size: 32,
             train_limit: None,
             init_channels: 16,
-            layers: 3,
+            layers: 5,
+            learning_rate: 0.03,
             ..Self::imagenet_laptop(genotype)
         }
     }

@@ -39,7 +39,11 @@ pub(crate) fn pipeline(pipeline: &Pipeline) -> String {
     }
     page.section(
         "cells",
-        if pipeline.chosen().is_some() { "The chosen cells" } else { "The cells so far" },
+        match (pipeline.chosen(), pipeline.candidates.is_empty()) {
+            (Some(_), _) => "The chosen cells",
+            (None, true) => "The cells",
+            (None, false) => "The cells so far",
+        },
         &all_cells(pipeline),
     );
     page.section("curves", "Curves", &all_curves(pipeline));
@@ -90,7 +94,13 @@ fn tiles(pipeline: &Pipeline) -> Vec<(&'static str, String, String)> {
         .filter(|candidate| candidate.search.as_ref().is_some_and(|record| record.state() == State::Finished))
         .count();
     let chosen = pipeline.chosen().map(|candidate| format!("seed {} chosen", candidate.seed)).unwrap_or_default();
-    tiles.push(("Searches", format!("{searched} of {}", pipeline.candidates.len()), chosen));
+    if let Some(error) = pipeline.trainings.iter().find_map(|record| record.result("test_top5_error")) {
+        tiles.push(("Top-5 error", format!("{:.2} %", 100.0 * error), String::new()));
+    }
+    // A cell that was given was not searched here.
+    if !pipeline.candidates.is_empty() {
+        tiles.push(("Searches", format!("{searched} of {}", pipeline.candidates.len()), chosen));
+    }
     if let Some(parameters) = pipeline.trainings.iter().find_map(|record| record.result("parameters")) {
         let adds = pipeline.trainings.iter().find_map(|record| record.result("multiply_adds"));
         tiles.push((
