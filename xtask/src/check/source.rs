@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{Context, Outcome};
-use crate::workspace::{answers, cargo, output, run};
+use crate::workspace::{answers, cargo, output, run, target_dir};
 
 /// `cargo fmt --check`.
 pub(super) fn fmt(_: &mut Context) -> Result<Outcome> {
@@ -40,7 +40,11 @@ pub(super) fn deny(_: &mut Context) -> Result<Outcome> {
 pub(super) fn package(context: &mut Context) -> Result<Outcome> {
     let mut command = cargo();
     command.args(["package", "-q", "--locked", "--allow-dirty", "--workspace", "--exclude", "xtask"]);
-    if !context.strict {
+    // Cargo takes packages of one name, version and target folder for the same, and would build those of an earlier run.
+    let folder = tempfile::Builder::new().prefix("package-").tempdir_in(target_dir())?;
+    if context.strict {
+        command.arg("--target-dir").arg(folder.path());
+    } else {
         command.arg("--no-verify");
     }
     output(&mut command)?;

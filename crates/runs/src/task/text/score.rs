@@ -80,7 +80,7 @@ mod tests {
     fn scores(text: &[u32], columns: usize, steps: usize) -> Scores {
         let config = RecurrentConfig { vocabulary: 7, hidden: 5 };
         let network = RecurrentNetwork::discrete(&named::recurrent("DARTS_V1").unwrap(), &config).unwrap();
-        let theta: Vec<f32> = network.initialize(4).0.iter().map(|w| 20.0 * w).collect();
+        let theta: Vec<f32> = network.initialize(4).0.iter().map(|w| 60.0 * w).collect();
         let model = Model { network: &network, theta: &theta, weights: &[], statistics: &[] };
         model.scores(text, columns, steps, "test", &mut Watch::new(&mut ())).unwrap().unwrap()
     }
