@@ -17,6 +17,7 @@ use crate::workspace::root;
 const REPORT_EVERY: Duration = Duration::from_secs(20);
 
 /// What to run; `*_arguments` follow the task's name on the command line of `darts`.
+#[derive(Default)]
 pub(crate) struct Pipeline {
     /// The task of `darts`: `cifar10`, `synthetic-images` ….
     pub(crate) task: &'static str,
@@ -40,11 +41,19 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Runs what is not done yet, and gives the full training's summary.
+    /// Runs what is not done yet, then prints the line that `result` makes of the full training's summary, and where the report
+    /// is.
     ///
     /// # Errors
     /// A stage failed or was interrupted, or left no results.
-    pub(crate) fn run(&self, darts: &Darts) -> Result<Value> {
+    pub(crate) fn finish(&self, darts: &Darts, result: impl FnOnce(&Value) -> String) -> Result<()> {
+        println!("{}", result(&self.run(darts)?));
+        println!("report: {}", from_here(&self.out.join("report.html")).display());
+        Ok(())
+    }
+
+    /// Runs what is not done yet, and gives the full training's summary.
+    fn run(&self, darts: &Darts) -> Result<Value> {
         fs::create_dir_all(&self.out).with_context(|| format!("cannot make {}", self.out.display()))?;
         let genotype = match &self.genotype {
             Some(genotype) => genotype.clone(),

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::darts::{Darts, leave_interrupts_to_the_binary};
 use crate::fetch;
 use crate::pipeline::Pipeline;
-use crate::stages::{MachineArgs, Preset, from_here, option};
+use crate::stages::{MachineArgs, Preset, option};
 use crate::workspace::root;
 
 /// Options of `cargo xtask reproduce-cifar`.
@@ -54,18 +54,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.genotype.is_some() && (args.searches.is_some() || args.epochs.is_some()) {
         bail!("--genotype leaves nothing to search: drop --searches and --epochs");
     }
-    let pipeline = pipeline(args);
+    let mut pipeline = pipeline(args);
     let darts = Darts::get()?;
     leave_interrupts_to_the_binary()?;
-    let mut pipeline = pipeline;
     if !args.quick {
         let folder = fetch::dataset("cifar10", args.machine.data.as_deref())?;
         pipeline.arguments.extend(["--data".into(), folder.display().to_string()]);
     }
-    let summary = pipeline.run(&darts)?;
-    println!("{}", result(&summary, args.quick));
-    println!("report: {}", from_here(&pipeline.out.join("report.html")).display());
-    Ok(())
+    pipeline.finish(&darts, |summary| result(summary, args.quick))
 }
 
 fn pipeline(args: &Args) -> Pipeline {
@@ -93,8 +89,8 @@ fn pipeline(args: &Args) -> Pipeline {
         arguments,
         search_arguments,
         selection_arguments,
-        rungs: Vec::new(),
         train_arguments,
+        ..Pipeline::default()
     }
 }
 

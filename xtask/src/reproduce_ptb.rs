@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::darts::{Darts, leave_interrupts_to_the_binary};
 use crate::fetch;
 use crate::pipeline::Pipeline;
-use crate::stages::{MachineArgs, Preset, from_here, option};
+use crate::stages::{MachineArgs, Preset, option};
 use crate::workspace::root;
 
 /// Options of `cargo xtask reproduce-ptb`.
@@ -67,10 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let folder = fetch::dataset("ptb", args.machine.data.as_deref())?;
         pipeline.arguments.extend(["--data".into(), folder.display().to_string()]);
     }
-    let summary = pipeline.run(&darts)?;
-    println!("{}", result(&summary, args.quick));
-    println!("report: {}", from_here(&pipeline.out.join("report.html")).display());
-    Ok(())
+    pipeline.finish(&darts, |summary| result(summary, args.quick))
 }
 
 fn pipeline(args: &Args) -> Result<Pipeline> {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::darts::{Darts, leave_interrupts_to_the_binary};
 use crate::imagenet;
 use crate::pipeline::{Pipeline, cell_to_transfer};
-use crate::stages::{MachineArgs, from_here, option};
+use crate::stages::{MachineArgs, option};
 use crate::workspace::root;
 
 /// Options of `cargo xtask transfer-imagenet`.
@@ -82,10 +82,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         imagenet::folder(args.machine.data.as_deref())?
     };
     pipeline.arguments.extend(["--data".into(), data.display().to_string()]);
-    let summary = pipeline.run(&darts)?;
-    println!("{}", result(&summary, args));
-    println!("report: {}", from_here(&pipeline.out.join("report.html")).display());
-    Ok(())
+    pipeline.finish(&darts, |summary| result(summary, args))
 }
 
 fn pipeline(args: &Args) -> Pipeline {
@@ -110,10 +107,8 @@ fn pipeline(args: &Args) -> Pipeline {
         seeds: vec![args.seed],
         genotype: Some(genotype),
         arguments,
-        search_arguments: Vec::new(),
-        selection_arguments: Vec::new(),
-        rungs: Vec::new(),
         train_arguments,
+        ..Pipeline::default()
     }
 }
 

@@ -10,7 +10,7 @@ use crate::darts::{Darts, leave_interrupts_to_the_binary};
 use crate::fetch;
 use crate::pipeline::{Pipeline, cell_to_transfer};
 use crate::reproduce_ptb::perplexities;
-use crate::stages::{MachineArgs, Preset, from_here, option};
+use crate::stages::{MachineArgs, Preset, option};
 use crate::workspace::root;
 
 /// Options of `cargo xtask transfer-wikitext2`.
@@ -49,7 +49,7 @@ const OTHER_TEXT: [&str; 4] = ["--data-seed", "1", "--vocabulary", "24"];
 /// # Errors
 /// The data cannot be had, or the training fails.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let mut pipeline = pipeline(args)?;
+    let mut pipeline = pipeline(args);
     let darts = Darts::get()?;
     leave_interrupts_to_the_binary()?;
     let mut is_sample = false;
@@ -62,10 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             pipeline.arguments.push("--sample".into());
         }
     }
-    let summary = pipeline.run(&darts)?;
-    println!("{}", result(&summary, args.quick, is_sample));
-    println!("report: {}", from_here(&pipeline.out.join("report.html")).display());
-    Ok(())
+    pipeline.finish(&darts, |summary| result(summary, args.quick, is_sample))
 }
 
 const SAMPLE: &str = "training on nine tenths of wiki.valid.tokens; these figures compare with nobody's";
@@ -87,7 +84,7 @@ fn wikitext2(typed: Option<&Path>) -> Result<Data> {
     }
 }
 
-fn pipeline(args: &Args) -> Result<Pipeline> {
+fn pipeline(args: &Args) -> Pipeline {
     let (preset, task, folder, source) = match (args.quick, args.preset) {
         (true, _) => ("quick", "synthetic-text", "runs/wikitext2-quick", "runs/ptb-quick"),
         (false, Preset::Paper) => ("paper", "wikitext2", "runs/wikitext2", "runs/ptb"),
@@ -103,17 +100,15 @@ fn pipeline(args: &Args) -> Result<Pipeline> {
     if args.quick {
         train_arguments.extend(OTHER_TEXT.map(str::to_owned));
     }
-    Ok(Pipeline {
+    Pipeline {
         task,
         out: args.machine.out.clone().unwrap_or_else(|| root().join(folder)),
         seeds: vec![args.seed],
         genotype: Some(genotype),
         arguments,
-        search_arguments: Vec::new(),
-        selection_arguments: Vec::new(),
-        rungs: Vec::new(),
         train_arguments,
-    })
+        ..Pipeline::default()
+    }
 }
 
 /// The line that a person waited for.
@@ -142,7 +137,7 @@ mod tests {
     #[test]
     fn the_cell_that_was_typed_is_trained() {
         let line = ["transfer-wikitext2", "--genotype", "ENAS", "--epochs", "3", "--preset", "laptop"];
-        let pipeline = pipeline(&Line::try_parse_from(line).unwrap().args).unwrap();
+        let pipeline = pipeline(&Line::try_parse_from(line).unwrap().args);
         assert_eq!((pipeline.task, pipeline.genotype.as_deref()), ("wikitext2", Some("ENAS")));
         assert_eq!(pipeline.train_arguments.join(" "), "--epochs 3");
     }
