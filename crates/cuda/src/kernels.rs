@@ -1,0 +1,24 @@
+//! The list of all kernels, operation by operation. Every entry of the device code is in it: the emulator's tests
+//! compare the two.
+
+use crate::program::Kernel;
+use crate::vector;
+
+/// All kernels, a slice for each operation.
+pub static ALL: &[&[&Kernel]] = &[vector::KERNELS];
+
+/// All kernels, one after the other.
+pub fn all() -> impl Iterator<Item = &'static Kernel> {
+    ALL.iter().flat_map(|kernels| kernels.iter().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique() {
+        let names: BTreeSet<_> = super::all().map(|kernel| kernel.name).collect();
+        assert_eq!(names.len(), super::all().count());
+    }
+}

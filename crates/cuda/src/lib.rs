@@ -1,0 +1,39 @@
+//! CUDA kernels for differentiable architecture search, and the launches that put them to work.
+//!
+//! A pass on the device is data. Every operation has a folder: `kernels.cu`, its device code, and `mod.rs`, whose
+//! functions take [`View`]s of device memory in the argument order of the CPU kernel of the same name and push
+//! [`Launch`]es on a [`Program`]. A program is laid down once, from a network's plan, and run step after step on a
+//! [`Backend`]: one launch after the other, or captured as a graph; the launches are the same. So nothing in it depends
+//! on a value that the host would have to wait for: what changes from step to step (learning rate, step number, masks,
+//! weights of a mixture) lies in device memory.
+//!
+//! To add an operation: a folder `src/<operation>/` with `mod.rs` and `kernels.cu`, a line in [`kernels::ALL`]. The build
+//! scripts find the `.cu` file by themselves. `vector` is the example to copy.
+//!
+//! What this crate refuses to do: host arithmetic, memory of its own, knowledge of networks. It depends on no other
+//! crate of the workspace.
+//!
+//! ```
+//! use darts_cuda::{Program, View, vector};
+//!
+//! let (x, y, factor) = (View::<f32>::at(0x1000, 300), View::at(0x2000, 300), View::at(0x3000, 1));
+//! let mut program = Program::default();
+//! vector::axpy(&mut program, y, factor, x);
+//! assert_eq!(program.launches[0].kernel.name, "vector_axpy");
+//! ```
+
+pub mod backend;
+pub mod error;
+pub mod images;
+pub mod kernels;
+mod pod;
+pub mod program;
+pub mod vector;
+pub mod view;
+
+pub use backend::{Backend, Memory};
+pub use error::{Error, Result};
+pub use images::{Affine, BnTerm, Images, Upstream, UpstreamTerm, Write};
+pub use pod::Pod;
+pub use program::{Kernel, Launch, Program, blocks};
+pub use view::View;
