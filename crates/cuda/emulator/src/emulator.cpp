@@ -299,7 +299,7 @@ void on_signal(int signal, siginfo_t *info, void *context) {
         strcpy(report->message, "its stack overflowed");
     } else if (at >= machine->shared_end && at < machine->shared_end + page()) {
         report->address = 0;
-        snprintf(report->message, sizeof report->message, "%s %zu bytes past the end of shared memory",
+        snprintf(report->message, sizeof report->message, "it %s %zu bytes past the end of shared memory",
                  report->wrote ? "wrote" : "read", size_t(at - machine->shared_end));
     }
     end_with_report(machine->current);
