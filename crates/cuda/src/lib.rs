@@ -16,7 +16,7 @@
 //! ```
 //! use darts_cuda::{Program, View, vector};
 //!
-//! let (x, y, factor) = (View::<f32>::at(0x1000, 300), View::at(0x2000, 300), View::at(0x3000, 1));
+//! let (x, y, factor) = (View::at(0x1000, 300), View::at(0x2000, 300), View::<f64>::at(0x3000, 1));
 //! let mut program = Program::default();
 //! vector::axpy(&mut program, y, factor, x);
 //! assert_eq!(program.launches[0].kernel.name, "vector_axpy");
