@@ -2,10 +2,19 @@
 //! compare the two.
 
 use crate::program::Kernel;
-use crate::vector;
+use crate::{batch_norm, fill, fold, head, mix, pool, relaxation, vector};
 
 /// All kernels, a slice for each operation.
-pub static ALL: &[&[&Kernel]] = &[vector::KERNELS];
+pub static ALL: &[&[&Kernel]] = &[
+    batch_norm::KERNELS,
+    fill::KERNELS,
+    fold::KERNELS,
+    head::KERNELS,
+    mix::KERNELS,
+    pool::KERNELS,
+    relaxation::KERNELS,
+    vector::KERNELS,
+];
 
 /// All kernels, one after the other.
 pub fn all() -> impl Iterator<Item = &'static Kernel> {

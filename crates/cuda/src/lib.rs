@@ -23,11 +23,19 @@
 //! ```
 
 pub mod backend;
+pub mod batch_norm;
+mod channels;
 pub mod error;
+pub mod fill;
+pub mod fold;
+pub mod head;
 pub mod images;
 pub mod kernels;
+pub mod mix;
 mod pod;
+pub mod pool;
 pub mod program;
+pub mod relaxation;
 pub mod vector;
 pub mod view;
 
