@@ -1,4 +1,4 @@
-//! Compiles the device code of darts-cuda, and the planted faults of this crate's tests, with the host's C++ compiler.
+//! Compiles the device code of darts-cuda, and the kernels of this crate's tests, with the host's C++ compiler.
 //!
 //! Every `.cu` file is a translation unit of its own, inside an anonymous namespace: as with nvcc, no name of one file
 //! meets a name of another. Kernels register themselves in a table by static constructors, hence `whole-archive`.
@@ -29,12 +29,12 @@ fn main() {
         .link_lib_modifier("+whole-archive")
         .file(emulator.join("src/emulator.cpp"));
     let mut kernels = device_code(&sources);
-    kernels.push(emulator.join("tests/planted_faults.cu"));
+    kernels.extend(device_files(&emulator.join("tests")));
     for path in kernels {
         build.file(unit(&path, &out));
         println!("cargo::rerun-if-changed={}", path.display());
     }
-    for folder in ["device", ""].map(|folder| sources.join(folder)).into_iter().chain([emulator.join("src")]) {
+    for folder in [sources.clone(), emulator.join("src"), emulator.join("tests")] {
         println!("cargo::rerun-if-changed={}", folder.display());
     }
     build.compile("darts_cuda_kernels");
@@ -44,9 +44,14 @@ fn main() {
 fn device_code(sources: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for folder in entries(sources).into_iter().filter(|path| path.is_dir()) {
-        found.extend(entries(&folder).into_iter().filter(|path| path.extension().is_some_and(|e| e == "cu")));
+        found.extend(device_files(&folder));
     }
     found
+}
+
+/// The `.cu` files of one folder.
+fn device_files(folder: &Path) -> Vec<PathBuf> {
+    entries(folder).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "cu")).collect()
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {

@@ -425,6 +425,7 @@ bool darts_emulator_launch(const Entry *entry, const void *args, const uint32_t 
     position.threads = uint3{entry->threads, 1, 1};
     position.grid = uint3{grid[0], grid[1], grid[2]};
     position.shared = m->shared_end - shared;
+    position.shared_bytes = shared_bytes;
     // No variable that changes below lives across the jump.
     if (sigsetjmp(m->escape, 1) != 0) return false;
     for (uint64_t block : blocks) {

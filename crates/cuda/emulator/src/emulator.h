@@ -30,6 +30,7 @@ namespace emulator {
 struct Position {
     uint3 thread, threads, block, grid;
     unsigned char *shared;
+    uint32_t shared_bytes;
 };
 extern __thread Position position;
 

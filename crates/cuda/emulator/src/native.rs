@@ -59,7 +59,7 @@ unsafe extern "C" {
     ) -> bool;
 }
 
-/// All kernels of the device code, and the planted faults of this crate's tests.
+/// All kernels of the device code, and those of this crate's tests (`planted_…`, `test_…`).
 pub fn entries() -> &'static [Entry] {
     static ENTRIES: OnceLock<Vec<Entry>> = OnceLock::new();
     ENTRIES.get_or_init(|| {
