@@ -2,17 +2,27 @@
 //! compare the two.
 
 use crate::program::Kernel;
-use crate::{batch_norm, fill, fold, head, mix, pool, relaxation, vector};
+use crate::{
+    batch_norm, elementwise, embedding, fill, fold, head, hidden_state, matmul, mix, pool, recurrent_node, regularizer,
+    relaxation, tied_decoder, vector,
+};
 
 /// All kernels, a slice for each operation.
 pub static ALL: &[&[&Kernel]] = &[
     batch_norm::KERNELS,
+    elementwise::KERNELS,
+    embedding::KERNELS,
     fill::KERNELS,
     fold::KERNELS,
     head::KERNELS,
+    hidden_state::KERNELS,
+    matmul::KERNELS,
     mix::KERNELS,
     pool::KERNELS,
+    recurrent_node::KERNELS,
+    regularizer::KERNELS,
     relaxation::KERNELS,
+    tied_decoder::KERNELS,
     vector::KERNELS,
 ];
 

@@ -25,17 +25,24 @@
 pub mod backend;
 pub mod batch_norm;
 mod channels;
+pub mod elementwise;
+pub mod embedding;
 pub mod error;
 pub mod fill;
 pub mod fold;
 pub mod head;
+pub mod hidden_state;
 pub mod images;
 pub mod kernels;
+pub mod matmul;
 pub mod mix;
 mod pod;
 pub mod pool;
 pub mod program;
+pub mod recurrent_node;
+pub mod regularizer;
 pub mod relaxation;
+pub mod tied_decoder;
 pub mod vector;
 pub mod view;
 
