@@ -1,6 +1,8 @@
 //! What runs programs: a CUDA device, or the emulator that tests the device code. Two traits: [`Backend`], which a
 //! device implements in bytes, and [`Memory`], which makes typed [`View`]s of it.
 
+use std::any::Any;
+
 use crate::error::{Error, Result};
 use crate::pod::{self, Pod};
 use crate::program::Program;
@@ -32,11 +34,46 @@ pub trait Backend {
     /// Where a launch does not fit its kernel, or the device fails.
     fn run(&self, program: &Program) -> Result<()>;
 
+    /// Makes a program ready to be run many times by [`Backend::replay`], on a device that can as one graph of launches.
+    ///
+    /// # Errors
+    /// Where a launch does not fit its kernel, or the device fails.
+    fn record(&self, program: &Program) -> Result<Recording> {
+        Ok(Recording { program: program.clone(), graph: None })
+    }
+
+    /// Runs a recorded program; the result is that of [`Backend::run`], bit for bit.
+    ///
+    /// # Errors
+    /// As [`Backend::run`].
+    fn replay(&self, recording: &Recording) -> Result<()> {
+        self.run(&recording.program)
+    }
+
     /// Waits until everything that was asked for is done.
     ///
     /// # Errors
     /// Where something of that failed.
     fn synchronize(&self) -> Result<()>;
+}
+
+/// A program that a device has made ready to be run many times ([`Backend::record`]).
+pub struct Recording {
+    pub(crate) program: Program,
+    /// What the device made of it, where it made something.
+    pub(crate) graph: Option<Box<dyn Any>>,
+}
+
+impl Recording {
+    /// The launches.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Whether they are one graph, rather than launched one by one.
+    pub fn is_graph(&self) -> bool {
+        self.graph.is_some()
+    }
 }
 
 /// Typed memory of any [`Backend`].

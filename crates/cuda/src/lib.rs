@@ -25,6 +25,8 @@
 pub mod backend;
 pub mod batch_norm;
 mod channels;
+#[cfg(feature = "cuda")]
+pub mod driver;
 pub mod elementwise;
 pub mod embedding;
 pub mod error;
@@ -46,7 +48,7 @@ pub mod tied_decoder;
 pub mod vector;
 pub mod view;
 
-pub use backend::{Backend, Memory};
+pub use backend::{Backend, Memory, Recording};
 pub use error::{Error, Result};
 pub use images::{Affine, BnTerm, Images, Upstream, UpstreamTerm, Write};
 pub use pod::Pod;

@@ -29,7 +29,7 @@ struct Allocation {
 impl Allocations {
     pub(crate) fn allocate(&mut self, bytes: usize) -> Result<u64> {
         let room = bytes.next_multiple_of(ALIGNMENT);
-        let mapping = Mapping::new(room).ok_or(Error::OutOfMemory { needed: bytes, free: 0 })?;
+        let mapping = Mapping::new(room).ok_or(Error::OutOfMemory { needed: bytes, free: 0, total: 0 })?;
         let start = mapping.bytes().len() - room;
         let address = mapping.address() + start as u64;
         self.by_address.insert(address, Allocation { mapping, bytes: start..start + bytes });
