@@ -166,6 +166,10 @@ pub enum Error {
     /// A kernel refused.
     #[error(transparent)]
     Ops(#[from] darts_ops::Error),
+    /// A device refused or failed.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Device(#[from] darts_cuda::Error),
     /// candle refused.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -13,11 +13,15 @@
 
 mod backward;
 mod cell;
+#[cfg(feature = "cuda")]
+mod device;
 mod forward;
 mod module;
 mod network;
 mod workspace;
 
+#[cfg(feature = "cuda")]
+pub use device::{DeviceGradients, DevicePass, DeviceRecurrent, DeviceSequence, DeviceStatistics};
 pub use module::{Applied, Mode as RecurrentMode, OwnedMasks, RecurrentModule, Sequence};
 pub use network::RecurrentNetwork;
 pub use workspace::{Mode, Workspace};

@@ -9,7 +9,7 @@ use darts_ops::{
 };
 
 use super::{
-    Gradients, Input, LossConfig, LossOutput, Mode, RecurrentConfig, Statistics, Workspace, cell::Cell,
+    Gradients, Input, LossConfig, LossOutput, Masks, Mode, RecurrentConfig, Statistics, Workspace, cell::Cell,
     forward::apply_mask,
 };
 use crate::{
@@ -274,6 +274,21 @@ impl RecurrentNetwork {
         length("hidden state", hidden.len(), state)?;
         length("theta", theta.len(), self.parameters.len())?;
         length("operation weights", weights.len(), self.operation_weights())?;
+        self.check_masks(&masks, batch)?;
+        match statistics {
+            Statistics::Batch { .. } if self.cell.normalized && batch < 2 => {
+                Err(argument("batch", batch, "2 or more, for a batch norm with the batch's own statistics"))
+            }
+            Statistics::Batch { update: None } => Ok(()),
+            Statistics::Batch { update: Some(running) } => {
+                length("running statistics", running.len(), self.statistics.len())
+            }
+            Statistics::Running(running) => length("running statistics", running.len(), self.statistics.len()),
+        }
+    }
+
+    pub(super) fn check_masks(&self, masks: &Masks, batch: usize) -> Result<()> {
+        let state = batch * self.config.hidden;
         let masks = [
             ("mask of the input", masks.x, state),
             ("mask of the hidden state", masks.h, state),
@@ -286,16 +301,7 @@ impl RecurrentNetwork {
                 length(what, mask.len(), expected)?;
             }
         }
-        match statistics {
-            Statistics::Batch { .. } if self.cell.normalized && batch < 2 => {
-                Err(argument("batch", batch, "2 or more, for a batch norm with the batch's own statistics"))
-            }
-            Statistics::Batch { update: None } => Ok(()),
-            Statistics::Batch { update: Some(running) } => {
-                length("running statistics", running.len(), self.statistics.len())
-            }
-            Statistics::Running(running) => length("running statistics", running.len(), self.statistics.len()),
-        }
+        Ok(())
     }
 
     fn check_gradients(&self, workspace: &Workspace, input: &Input, gradients: &Gradients) -> Result<()> {
@@ -318,7 +324,7 @@ impl RecurrentNetwork {
         Ok(())
     }
 
-    fn check_words(&self, what: &'static str, words: &[u32]) -> Result<()> {
+    pub(super) fn check_words(&self, what: &'static str, words: &[u32]) -> Result<()> {
         match words.iter().position(|&word| word as usize >= self.config.vocabulary) {
             Some(position) => {
                 let value = format!("{} at position {position}", words[position]);
@@ -331,10 +337,10 @@ impl RecurrentNetwork {
 
 const OPERATION: &str = "recurrent network";
 
-fn argument(what: &'static str, value: impl ToString, expected: impl Into<String>) -> Error {
+pub(super) fn argument(what: &'static str, value: impl ToString, expected: impl Into<String>) -> Error {
     Error::Argument { operation: OPERATION, what, value: value.to_string(), expected: expected.into() }
 }
 
-fn length(what: &'static str, actual: usize, expected: usize) -> Result<()> {
+pub(super) fn length(what: &'static str, actual: usize, expected: usize) -> Result<()> {
     if actual == expected { Ok(()) } else { Err(Error::Length { operation: OPERATION, what, actual, expected }) }
 }

@@ -3,7 +3,9 @@
 #![cfg(unix)]
 
 mod embedding;
+mod golden;
 mod matmul;
+mod network;
 mod node;
 mod regularizer;
 mod tied_decoder;
