@@ -45,10 +45,26 @@ fn main() {
     for path in [sources.join("kernels.rs"), sources.join("device"), emulator.join("src"), emulator.join("tests")] {
         println!("cargo::rerun-if-changed={}", path.display());
     }
-    for object in objects(&build, &headers, units, &out) {
+    units.push(emulator.join("src/fake_driver.cpp"));
+    let mut objects = objects(&build, &headers, units, &out);
+    fake_driver(&build, &objects, &out);
+    objects.pop();
+    for object in objects {
         build.object(object);
     }
     build.compile("darts_cuda_kernels");
+}
+
+/// Links everything to a driver's library of its own, in a folder of its own.
+fn fake_driver(build: &cc::Build, objects: &[PathBuf], out: &Path) {
+    let folder = out.join("driver");
+    fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("cannot make {}: {error}", folder.display()));
+    let mut command = build.get_compiler().to_command();
+    // Its own emulator, not that of the program which loads it.
+    command.args(["-shared", "-Wl,-Bsymbolic"]).args(objects).arg("-o").arg(folder.join("libcuda.so"));
+    let status = command.status();
+    assert!(status.is_ok_and(|status| status.success()), "the C++ compiler failed to link the fake driver");
+    println!("cargo::rustc-env=DARTS_FAKE_DRIVER={}", folder.display());
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {

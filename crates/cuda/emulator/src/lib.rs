@@ -25,6 +25,12 @@ use crate::memory::Allocations;
 pub use crate::native::{Entry, entries};
 pub use crate::orders::{Bits, Disagreement, ORDERS, compare_orders, in_all_orders};
 
+/// The folder of a `libcuda.so` that is this emulator. With it in LD_LIBRARY_PATH a program that looks for NVIDIA's driver
+/// finds a device that computes on the CPU; `src/fake_driver.cpp` says what DARTS_FAKE_CUDA sets.
+pub fn fake_driver() -> &'static str {
+    env!("DARTS_FAKE_DRIVER")
+}
+
 /// Which thread of a block, and which block of a grid, runs first.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum Order {
