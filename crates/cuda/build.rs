@@ -42,7 +42,9 @@ fn compile() -> Result<(), String> {
     let architectures = architectures()?;
     let sources = device_code(&root.join("src"))?;
     for (_, path) in &sources {
-        println!("cargo::rerun-if-changed={}", path.display());
+        for file in [path.clone()].into_iter().chain(headers_beside(path)?) {
+            println!("cargo::rerun-if-changed={}", file.display());
+        }
     }
     let logs: Vec<Mutex<Result<String, String>>> = sources.iter().map(|_| Mutex::new(Ok(String::new()))).collect();
     let next = AtomicUsize::new(0);
@@ -130,6 +132,14 @@ fn device_code(sources: &Path) -> Result<Vec<(String, PathBuf)>, String> {
     }
     found.sort();
     Ok(found)
+}
+
+/// The `.cuh` files in the folder of a source.
+fn headers_beside(source: &Path) -> Result<Vec<PathBuf>, String> {
+    let folder = source.parent().unwrap_or(source);
+    let entries = fs::read_dir(folder).map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
+    let paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    Ok(paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "cuh")).collect())
 }
 
 /// Compiles one file; returns what the compiler said.

@@ -109,6 +109,8 @@ template <typename T> T *aligned(T *p, size_t to) {
     static const ::emulator::Registration name##_registration(#name, sizeof(Args), threads, &name##_entry);             \
     static void name(const Args &args)
 
+#define KERNEL_RESIDENT(name, Args, threads, blocks) KERNEL(name, Args, threads)
+
 #define DEVICE static inline
 
 #define DYN_SMEM(T, name) T *name = reinterpret_cast<T *>(::emulator::position.shared)

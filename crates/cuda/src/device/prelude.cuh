@@ -3,6 +3,8 @@
 //
 //   KERNEL(name, Args, threads) { … }   an entry. `threads` to a block, a multiple of 32. Its one argument is `args`, of type
 //                                       Args: plain data by value, at most 4096 bytes; the Rust side has the same fields.
+//   KERNEL_RESIDENT(name, Args, threads, blocks) { … }
+//                                       the same, with registers for `blocks` blocks on a multiprocessor at once
 //   DEVICE float f(…) { … }             a function that kernels call; may be a template.
 //   DYN_SMEM(T, name);                  T *name: the block's dynamic shared memory, 16-byte aligned. No static __shared__.
 //   threadIdx.x, blockDim.x, blockIdx.{x,y,z}, gridDim.{x,y,z}, lane(), warp()
@@ -23,10 +25,12 @@
 
 #ifdef __CUDACC__
 
-#define KERNEL(name, Args, threads)                                                                                     \
+#define KERNEL(name, Args, threads) KERNEL_RESIDENT(name, Args, threads, 1)
+
+#define KERNEL_RESIDENT(name, Args, threads, blocks)                                                                    \
     static_assert(sizeof(Args) <= 4096, "kernel arguments are at most 4096 bytes");                                     \
     static_assert((threads) % 32 == 0 && (threads) <= 1024, "threads of a block");                                      \
-    extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Args args)
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Args args)
 
 #define DEVICE static __device__ __forceinline__
 

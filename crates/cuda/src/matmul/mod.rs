@@ -1,22 +1,37 @@
-//! Dense products of matrices of any size, on CUDA cores in f32: recurrent weights, decoders. Refuses to choose its work by
-//! the device: tiles and splits depend on the shape alone, so the same shape gives the same bits on every device of a kind.
+//! Dense products of f32 matrices of any size: recurrent weights, decoders. On CUDA cores in f32, or on tensor cores with factors
+//! rounded to tf32 or bfloat16 on their way. Refuses to choose its work by the device: tiles and splits depend on the shape
+//! alone, so the same shape gives the same bits on every device of a kind.
 //!
-//! Three tiles of the output, the same code: 128×128 where that fills a device, 64×64, and 32×32 with the sum divided inside
-//! the block, for the small products of a recurrent cell. A long sum over few outputs is divided between blocks as well;
+//! Three tiles of the output: 128×128 where that fills a device, 64×64, and 32×32 with the sum divided inside the block, for the
+//! small products of a recurrent cell. A long sum over few outputs is divided between blocks as well;
 //! their partial products lie in scratch memory and are added in order.
 
 use crate::args;
 use crate::images::Write;
+use crate::precision::Precision;
 use crate::program::{Kernel, Program, blocks};
 use crate::view::View;
 
-static LARGE: Kernel = Kernel::new("matmul_large", 256);
-static MEDIUM: Kernel = Kernel::new("matmul_medium", 256);
-static SMALL: Kernel = Kernel::new("matmul_small", 256);
-static REDUCE: Kernel = Kernel::new("matmul_reduce", 256);
+/// Of each precision the kernels for small, medium and large tiles.
+static F32: [Kernel; 3] =
+    [Kernel::new("matmul_small", THREADS), Kernel::new("matmul_medium", THREADS), Kernel::new("matmul_large", THREADS)];
+static TF32: [Kernel; 3] = [
+    Kernel::new("matmul_small_tf32", THREADS),
+    Kernel::new("matmul_medium_tf32", THREADS),
+    Kernel::new("matmul_large_tf32", THREADS),
+];
+static BF16: [Kernel; 3] = [
+    Kernel::new("matmul_small_bf16", THREADS),
+    Kernel::new("matmul_medium_bf16", THREADS),
+    Kernel::new("matmul_large_bf16", THREADS),
+];
+static REDUCE: Kernel = Kernel::new("matmul_reduce", THREADS);
+
+const THREADS: u32 = 256;
 
 /// The kernels of this module.
-pub const KERNELS: &[&Kernel] = &[&LARGE, &MEDIUM, &SMALL, &REDUCE];
+pub const KERNELS: &[&Kernel] =
+    &[&F32[0], &F32[1], &F32[2], &TF32[0], &TF32[1], &TF32[2], &BF16[0], &BF16[1], &BF16[2], &REDUCE];
 
 args! {
     struct MatmulArgs: 72 {
@@ -111,26 +126,25 @@ impl Tile {
         }
     }
 
-    /// Steps of k that lie in shared memory at a time.
-    const fn depth(self) -> usize {
-        match self {
-            Self::Small => 32,
-            Self::Medium => 16,
-            Self::Large => 8,
-        }
+    const fn kernel(self, precision: Precision) -> &'static Kernel {
+        let kernels = match precision {
+            Precision::F32 => &F32,
+            Precision::Tf32 => &TF32,
+            Precision::Bf16 => &BF16,
+        };
+        &kernels[self as usize]
     }
 
-    const fn kernel(self) -> &'static Kernel {
-        match self {
-            Self::Small => &SMALL,
-            Self::Medium => &MEDIUM,
-            Self::Large => &LARGE,
-        }
-    }
-
-    /// Two stages of both tiles, rows padded by four floats.
-    const fn shared_bytes(self) -> u32 {
-        (2 * self.depth() * 2 * (self.side() + 4) * size_of::<f32>()) as u32
+    /// Two stages of both factors' tiles, rows padded: of 8, 16 and 32 steps of k in f32, of 16 words on tensor cores.
+    const fn shared_bytes(self, precision: Precision) -> u32 {
+        let side = self.side();
+        let words = match (precision, self) {
+            (Precision::F32, Self::Small) => 32 * (side + 4),
+            (Precision::F32, Self::Medium) => 16 * (side + 4),
+            (Precision::F32, Self::Large) => 8 * (side + 4),
+            (Precision::Tf32 | Precision::Bf16, _) => side * 20,
+        };
+        (2 * 2 * words * size_of::<f32>()) as u32
     }
 
     fn tiles(self, m: usize, n: usize) -> usize {
@@ -150,6 +164,8 @@ pub struct Division {
 /// Blocks that are enough for the devices this is written for, of 80 to 150 multiprocessors. A constant: results must not depend
 /// on the device's number.
 const ENOUGH: usize = 120;
+/// The largest number of steps of k that a tile of a factor has; all divide it.
+const DEEPEST: usize = 32;
 /// The shortest sum that a block is worth.
 const SHORTEST: usize = 256;
 
@@ -168,9 +184,9 @@ impl Division {
         Self { tile: Tile::Medium, splits: wanted.min(k / SHORTEST) }
     }
 
-    /// k of one block: whole tiles.
+    /// k of one block: whole tiles of every kernel.
     fn split(self, k: usize) -> usize {
-        k.div_ceil(self.splits.max(1)).next_multiple_of(self.tile.depth()).max(self.tile.depth())
+        k.div_ceil(self.splits.max(1)).next_multiple_of(DEEPEST).max(DEEPEST)
     }
 
     /// Blocks that share a tile of the output; at most `splits`.
@@ -199,8 +215,10 @@ pub fn scratch_len(m: usize, k: usize, n: usize) -> usize {
 /// # Panics
 /// If the shapes do not fit each other.
 #[track_caller]
+#[expect(clippy::too_many_arguments, reason = "the product's own, and where its parts go")]
 pub fn multiply(
     program: &mut Program,
+    precision: Precision,
     a: Matrix,
     b: Matrix,
     out: Matrix,
@@ -209,7 +227,7 @@ pub fn multiply(
     scratch: View,
 ) {
     let division = Division::of(a.rows, a.columns, b.columns);
-    multiply_divided(program, division, a, b, out, write, scale, scratch);
+    multiply_divided(program, precision, division, a, b, out, write, scale, scratch);
 }
 
 /// [`multiply`] with a given division.
@@ -220,6 +238,7 @@ pub fn multiply(
 #[expect(clippy::too_many_arguments, reason = "those of multiply, and what it chooses")]
 pub fn multiply_divided(
     program: &mut Program,
+    precision: Precision,
     division: Division,
     a: Matrix,
     b: Matrix,
@@ -259,7 +278,7 @@ pub fn multiply_divided(
         accumulate: if divided { Write::Overwrite } else { write }.flag(),
     };
     let grid = [blocks(n, side), blocks(m, side), parts as u32];
-    program.push(division.tile.kernel(), grid, division.tile.shared_bytes(), &args);
+    program.push(division.tile.kernel(precision), grid, division.tile.shared_bytes(precision), &args);
     if divided {
         let args = ReduceArgs {
             partial: scratch.address,
@@ -301,6 +320,15 @@ mod tests {
     fn factors_that_do_not_fit_are_refused() {
         let matrix = |rows, columns| Matrix::new(View::at(0x1000, rows * columns), rows, columns);
         let mut program = Program::default();
-        multiply(&mut program, matrix(2, 3), matrix(4, 2), matrix(2, 2), Write::Overwrite, None, View::none());
+        multiply(
+            &mut program,
+            Precision::F32,
+            matrix(2, 3),
+            matrix(4, 2),
+            matrix(2, 2),
+            Write::Overwrite,
+            None,
+            View::none(),
+        );
     }
 }

@@ -13,6 +13,7 @@ use crate::args;
 use crate::elementwise;
 use crate::images::Write;
 use crate::matmul::{self, Matrix, multiply};
+use crate::precision::Precision;
 use crate::program::{Kernel, Program, blocks};
 use crate::view::View;
 
@@ -95,11 +96,19 @@ impl Decoder {
 
     /// The logits without the bias, of some rows.
     #[track_caller]
-    fn products(self, program: &mut Program, hidden: usize, output: View, logits: View, scratch: View) {
+    fn products(
+        self,
+        program: &mut Program,
+        precision: Precision,
+        hidden: usize,
+        output: View,
+        logits: View,
+        scratch: View,
+    ) {
         let (rows, vocabulary) = (output.len / hidden, self.vocabulary());
         let weight = Matrix::new(self.weight, vocabulary, hidden).transposed();
         let (output, logits) = (Matrix::new(output, rows, hidden), Matrix::new(logits, rows, vocabulary));
-        multiply(program, output, weight, logits, Write::Overwrite, None, scratch);
+        multiply(program, precision, output, weight, logits, Write::Overwrite, None, scratch);
     }
 }
 
@@ -132,8 +141,10 @@ pub fn scratch_len(vocabulary: usize, hidden: usize, rows: usize) -> usize {
 /// # Panics
 /// If a view does not fit.
 #[track_caller]
+#[expect(clippy::too_many_arguments, reason = "those of the CPU kernel, and its working memory")]
 pub fn loss(
     program: &mut Program,
+    precision: Precision,
     decoder: Decoder,
     output: View,
     targets: View<u32>,
@@ -159,7 +170,7 @@ pub fn loss(
         let units = here.start * hidden..here.end * hidden;
         let output = output.slice(units.clone());
         let logits = chunk.slice(0..count * vocabulary);
-        decoder.products(program, hidden, output, logits, products);
+        decoder.products(program, precision, hidden, output, logits, products);
         let args = CrossEntropyArgs {
             logits: logits.address,
             bias: decoder.bias.address,
@@ -174,11 +185,11 @@ pub fn loss(
         let d_logits = Matrix::new(logits, count, vocabulary);
         let weight = Matrix::new(decoder.weight, vocabulary, hidden);
         let d_output = Matrix::new(d_output.slice(units), count, hidden);
-        multiply(program, d_logits, weight, d_output, Write::Overwrite, None, products);
+        multiply(program, precision, d_logits, weight, d_output, Write::Overwrite, None, products);
         if let Some((d_weight, d_bias)) = parameters {
             let write = if start == 0 { Write::Overwrite } else { Write::Accumulate };
             let (output, d_weight) = (Matrix::new(output, count, hidden), Matrix::new(d_weight, vocabulary, hidden));
-            multiply(program, d_logits.transposed(), output, d_weight, write, None, products);
+            multiply(program, precision, d_logits.transposed(), output, d_weight, write, None, products);
             let args = ColumnSumsArgs {
                 values: logits.address,
                 sums: d_bias.address,
@@ -209,6 +220,7 @@ const fn softmax_bytes() -> u32 {
 #[track_caller]
 pub fn log_probabilities(
     program: &mut Program,
+    precision: Precision,
     decoder: Decoder,
     output: View,
     log_probabilities: View,
@@ -217,7 +229,7 @@ pub fn log_probabilities(
     let vocabulary = decoder.vocabulary();
     let rows = log_probabilities.len / vocabulary.max(1);
     let hidden = decoder.hidden(output, rows);
-    decoder.products(program, hidden, output, log_probabilities, scratch);
+    decoder.products(program, precision, hidden, output, log_probabilities, scratch);
     let args = CrossEntropyArgs {
         logits: log_probabilities.address,
         bias: decoder.bias.address,

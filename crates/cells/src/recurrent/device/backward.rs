@@ -2,7 +2,7 @@
 //! afterwards the gradient of every matrix is one product over all time steps.
 
 use darts_cuda::hidden_state;
-use darts_cuda::matmul::{Matrix, multiply};
+use darts_cuda::matmul::Matrix;
 use darts_cuda::recurrent_node::{self, EdgeBackward, Function, Mix, NormalizationBackward, d_mix_len};
 use darts_cuda::{Program, View, Write, elementwise, embedding};
 
@@ -45,14 +45,13 @@ impl Run<'_> {
             return;
         }
         let (d_gates, columns) = self.gates(from, step);
-        multiply(
+        self.multiply(
             program,
             Matrix::new(d_gates, self.batch, columns),
             self.group_matrix(self.buffers.concatenated, from).transposed(),
             Matrix::new(self.buffers.d_states[from], self.batch, self.hidden),
             Write::Accumulate,
             self.masks.h,
-            self.buffers.products,
         );
     }
 
@@ -110,14 +109,13 @@ impl Run<'_> {
         let s = self.at(buffers.states[0], step);
         let normalization = self.normalization_backward(0, step);
         recurrent_node::backward(program, self.shape(), &[edge], s, buffers.d_states[0], normalization);
-        multiply(
+        self.multiply(
             program,
             Matrix::new(gates, self.batch, 2 * self.hidden),
             self.w0(1).transposed(),
             Matrix::new(buffers.d_hidden, self.batch, self.hidden),
             Write::Accumulate,
             self.masks.h,
-            buffers.products,
         );
     }
 
@@ -126,7 +124,7 @@ impl Run<'_> {
         let (buffers, hidden, rows) = (self.buffers, self.hidden, self.rows());
         let cell = &self.network.cell;
         let mut product = |a: Matrix, b: Matrix, out: Matrix, write| {
-            multiply(program, a, b, out, write, None, buffers.products);
+            self.multiply(program, a, b, out, write, None);
         };
         // In a search cell s₀ feeds all nodes, so its product writes everything that later ones add to; in a discrete cell no two
         // states feed the same node.

@@ -1,7 +1,7 @@
 //! The pass through time, forwards, as launches.
 
 use darts_cuda::hidden_state::{self, Copied};
-use darts_cuda::matmul::{Matrix, multiply};
+use darts_cuda::matmul::Matrix;
 use darts_cuda::recurrent_node::{self, Edge, Function, Masked, Mix, Normalization};
 use darts_cuda::{Program, View, Write, elementwise, embedding};
 use darts_ops::recurrent_node as cpu;
@@ -31,14 +31,13 @@ impl Run<'_> {
         let x = buffers.x.slice(0..self.rows() * hidden);
         let encoder = self.pass.theta.slice(self.network.places.encoder.clone());
         embedding::forward(program, encoder, &self.lookup(&self.locked()), x);
-        multiply(
+        self.multiply(
             program,
             Matrix::new(x, self.rows(), hidden),
             self.w0(0),
             Matrix::new(buffers.gates0, self.rows(), 2 * hidden),
             Write::Overwrite,
             None,
-            buffers.products,
         );
         let copies = self.masks.h.map(|mask| Copied { mask: Some(mask), out: buffers.masked_raw.slice(0..state) });
         hidden_state::forward(program, &[self.pass.hidden], self.raw(0), copies.as_slice());
@@ -184,14 +183,13 @@ impl Run<'_> {
     /// s₀ from the hidden state: the product with the input's half of W₀ stands in its gates already.
     fn first_state(&self, program: &mut Program, step: usize) {
         let gates = self.gates0(step);
-        multiply(
+        self.multiply(
             program,
             Matrix::new(self.masked_raw(step, 1), self.batch, self.hidden),
             self.w0(1),
             Matrix::new(gates, self.batch, 2 * self.hidden),
             Write::Accumulate,
             None,
-            self.buffers.products,
         );
         let edge = Edge { state: self.raw(step), gates, stride: 2 * self.hidden, mix: Mix::One(Function::Tanh) };
         let out = self.at(self.buffers.states[0], step);
@@ -218,14 +216,13 @@ impl Run<'_> {
             return;
         }
         let (gates, columns) = self.gates(from, step);
-        multiply(
+        self.multiply(
             program,
             Matrix::new(self.masked_states(from, step, 1), self.batch, self.hidden),
             self.group_matrix(self.buffers.concatenated, from),
             Matrix::new(gates, self.batch, columns),
             Write::Overwrite,
             None,
-            self.buffers.products,
         );
     }
 

@@ -11,7 +11,7 @@ mod buffers;
 mod forward;
 mod run;
 
-use darts_cuda::{Memory, Program, View, embedding, tied_decoder};
+use darts_cuda::{Memory, Precision, Program, View, embedding, tied_decoder};
 
 use self::buffers::{Arena, Buffers};
 use self::run::Run;
@@ -63,6 +63,8 @@ pub struct DevicePass {
     pub loss: LossConfig,
     /// The gradients that are asked for.
     pub gradients: DeviceGradients,
+    /// What the factors of matrix products are rounded to.
+    pub precision: Precision,
 }
 
 /// Which statistics batch norm uses.
@@ -114,7 +116,8 @@ pub struct DeviceRecurrent {
     steps: usize,
     buffers: Buffers,
     programs: Vec<(Key, Program)>,
-    last_steps: usize,
+    /// Length and precision of the last pass.
+    last: (usize, Precision),
 }
 
 impl DeviceRecurrent {
@@ -137,7 +140,7 @@ impl DeviceRecurrent {
         let bytes = Self::bytes(&network, batch, steps, mode);
         let mut arena = Arena::new(device.allocate::<u8>(bytes as usize)?.address);
         let buffers = Buffers::new(&network, batch, steps, mode, &mut arena);
-        Ok(Self { network, mode, batch, steps, buffers, programs: Vec::new(), last_steps: 0 })
+        Ok(Self { network, mode, batch, steps, buffers, programs: Vec::new(), last: (0, Precision::F32) })
     }
 
     /// Bytes of device memory that [`DeviceRecurrent::new`] asks for.
@@ -232,7 +235,7 @@ impl DeviceRecurrent {
         sequence: &DeviceSequence,
         pass: &DevicePass,
     ) -> Result<()> {
-        self.last_steps = sequence.steps;
+        self.last = (sequence.steps, pass.precision);
         device.run(self.program(sequence, pass)?)?;
         Ok(())
     }
@@ -262,7 +265,7 @@ impl DeviceRecurrent {
         let mut values = [0.0; 3];
         device.download(self.buffers.values, &mut values)?;
         let [sum, activation, temporal] = values;
-        let nll = sum / (self.last_steps * self.batch) as f64;
+        let nll = sum / (self.last.0 * self.batch) as f64;
         Ok(LossOutput { nll, loss: nll + activation + temporal })
     }
 
@@ -272,13 +275,14 @@ impl DeviceRecurrent {
     /// [`Error::Length`](crate::Error::Length) where a view does not fit, [`Error::Device`](crate::Error::Device) where the device
     /// fails.
     pub fn log_probabilities(&self, device: &(impl Memory + ?Sized), theta: View, out: View) -> Result<()> {
-        let rows = self.last_steps * self.batch;
+        let (steps, precision) = self.last;
+        let rows = steps * self.batch;
         length("theta", theta.len, self.network.parameter_count())?;
         length("logarithms of the probabilities", out.len, rows * self.network.config.vocabulary)?;
         let mut program = Program::default();
         let output = self.buffers.output.slice(0..rows * self.network.config.hidden);
         let decoder = self.decoder(theta);
-        tied_decoder::log_probabilities(&mut program, decoder, output, out, self.buffers.products);
+        tied_decoder::log_probabilities(&mut program, precision, decoder, output, out, self.buffers.products);
         device.run(&program)?;
         Ok(())
     }

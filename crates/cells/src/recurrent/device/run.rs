@@ -1,6 +1,7 @@
 //! A pass that is being laid down: sizes, places, and the loss between the two passes through time.
 
-use darts_cuda::{Program, View, elementwise, embedding, recurrent_node, regularizer, tied_decoder};
+use darts_cuda::matmul::{self, Matrix};
+use darts_cuda::{Program, View, Write, elementwise, embedding, recurrent_node, regularizer, tied_decoder};
 
 use super::buffers::Buffers;
 use super::{DeviceMasks, DevicePass, DeviceRecurrent, Key, Room};
@@ -57,6 +58,19 @@ impl<'a> Run<'a> {
         [self.masks.embedding_locked, self.masks.x].into_iter().flatten().collect()
     }
 
+    /// out (+)= scale·a·b in the pass's precision.
+    pub(super) fn multiply(
+        &self,
+        program: &mut Program,
+        a: Matrix,
+        b: Matrix,
+        out: Matrix,
+        write: Write,
+        scale: Option<View>,
+    ) {
+        matmul::multiply(program, self.pass.precision, a, b, out, write, scale, self.buffers.products);
+    }
+
     /// The decoder's loss and the regularizers, with the gradient of what the cell put out.
     pub(super) fn loss(&self, program: &mut Program) {
         let (buffers, places, state) = (self.buffers, &self.network.places, self.state());
@@ -75,7 +89,16 @@ impl<'a> Run<'a> {
             tied_decoder::Scratch { chunk: buffers.chunk, products: buffers.products, losses: buffers.losses };
         let targets = self.room.targets.slice(0..self.rows());
         let decoder = self.device.decoder(self.pass.theta);
-        tied_decoder::loss(program, decoder, output, targets, decoder_gradients, value(0), scratch);
+        tied_decoder::loss(
+            program,
+            self.pass.precision,
+            decoder,
+            output,
+            targets,
+            decoder_gradients,
+            value(0),
+            scratch,
+        );
         regularizer::activation(program, output, loss.activation, d_output, value(1), buffers.losses);
         if let (Some(d_output), Some(mask)) = (d_output, self.masks.output_locked) {
             elementwise::mask(program, d_output, mask, d_output);

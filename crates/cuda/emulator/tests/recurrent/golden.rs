@@ -11,7 +11,7 @@ use darts_cells::recurrent::{
 };
 use darts_cells::relaxation::Relaxation;
 use darts_cells::space::RecurrentSpace;
-use darts_cuda::{Memory, View};
+use darts_cuda::{Memory, Precision, View};
 use darts_cuda_emulator::{Emulator, Order};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -133,6 +133,7 @@ fn check(path: &Path) {
         statistics: DeviceStatistics::Running(statistics),
         loss: LossConfig::default(),
         gradients: DeviceGradients::default(),
+        precision: Precision::F32,
     };
     let mut inference = DeviceRecurrent::new(&device, network.clone(), batch, steps, Mode::Inference).unwrap();
     let mut sequence = inference.sequence(&device).unwrap();

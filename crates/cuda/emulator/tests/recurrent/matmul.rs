@@ -1,7 +1,7 @@
 //! Products of all layouts, tiles and divisions against `darts_ops::matmul`.
 
 use darts_cuda::matmul::{Division, Matrix, Tile, multiply, multiply_divided, scratch_len};
-use darts_cuda::{Backend, Memory, Program, View, Write};
+use darts_cuda::{Backend, Memory, Precision, Program, View, Write};
 use darts_cuda_emulator::{Emulator, in_all_orders};
 use darts_ops::matmul as reference;
 
@@ -10,6 +10,7 @@ use crate::{close, values};
 /// A product: which factors are stored transposed, what it does to `out`, whether it has a scale.
 #[derive(Copy, Clone, Debug)]
 struct Case {
+    precision: Precision,
     m: usize,
     k: usize,
     n: usize,
@@ -18,7 +19,25 @@ struct Case {
     scaled: bool,
 }
 
-const PLAIN: Case = Case { m: 0, k: 0, n: 0, transposed: (false, false), write: Write::Overwrite, scaled: false };
+const PLAIN: Case = Case {
+    precision: Precision::F32,
+    m: 0,
+    k: 0,
+    n: 0,
+    transposed: (false, false),
+    write: Write::Overwrite,
+    scaled: false,
+};
+
+/// A factor's number as the tensor cores get it: to bfloat16 ties go to even, to tf32 away from zero.
+fn rounded(value: f32, precision: Precision) -> f32 {
+    let bits = value.to_bits();
+    f32::from_bits(match precision {
+        Precision::F32 => bits,
+        Precision::Tf32 => (bits + 0x1000) & !0x1fff,
+        Precision::Bf16 => (bits + 0x7fff + (bits >> 16 & 1)) & !0xffff,
+    })
+}
 
 /// Floats between the rows of `out`, which must stay as they were.
 const GAP: usize = 3;
@@ -29,7 +48,7 @@ impl Case {
     }
 
     fn run(self, device: &Emulator, division: Option<Division>) -> Vec<f32> {
-        let Self { m, k, n, transposed, write, scaled } = self;
+        let Self { precision, m, k, n, transposed, write, scaled } = self;
         let [a, b] = [(m * k, 1), (k * n, 2)].map(|(len, seed)| device.uploaded(&values(len, seed)).unwrap());
         let out = device.uploaded(&self.out()).unwrap();
         let scale = scaled.then(|| device.uploaded(&values(m * n, 4)).unwrap());
@@ -41,17 +60,18 @@ impl Case {
         match division {
             Some(division) => {
                 let scratch = scratch(division.scratch_len(m, k, n));
-                multiply_divided(&mut program, division, a, b, matrix, write, scale, scratch);
+                multiply_divided(&mut program, precision, division, a, b, matrix, write, scale, scratch);
             }
-            None => multiply(&mut program, a, b, matrix, write, scale, scratch(scratch_len(m, k, n))),
+            None => multiply(&mut program, precision, a, b, matrix, write, scale, scratch(scratch_len(m, k, n))),
         }
         device.run(&program).unwrap();
         device.downloaded(out).unwrap()
     }
 
     fn expected(self) -> Vec<f32> {
-        let Self { m, k, n, transposed, write, scaled } = self;
-        let (a, b) = (values(m * k, 1), values(k * n, 2));
+        let Self { precision, m, k, n, transposed, write, scaled } = self;
+        let factor = |len, seed| values(len, seed).into_iter().map(|value| rounded(value, precision)).collect();
+        let (a, b): (Vec<f32>, Vec<f32>) = (factor(m * k, 1), factor(k * n, 2));
         let mut product = vec![0.0; m * n];
         let a =
             if transposed.0 { reference::Matrix::new(&a, k, m).transposed() } else { reference::Matrix::new(&a, m, k) };
@@ -82,7 +102,7 @@ fn emulator_products_of_every_layout_match_reference() {
     for (m, k, n) in [(1, 1, 1), (5, 36, 17), (33, 17, 40)] {
         for transposed in [(false, false), (true, false), (false, true), (true, true)] {
             for (write, scaled) in [(Write::Overwrite, true), (Write::Accumulate, false), (Write::Accumulate, true)] {
-                Case { m, k, n, transposed, write, scaled }.check(None);
+                Case { m, k, n, transposed, write, scaled, ..PLAIN }.check(None);
             }
         }
     }
@@ -96,9 +116,27 @@ fn emulator_every_tile_and_division_matches_reference() {
             Case { m, k, n, ..PLAIN }.check(division);
             if splits > 1 {
                 let transposed = (true, true);
-                Case { m, k, n, transposed, write: Write::Accumulate, scaled: true }.check(division);
+                Case { m, k, n, transposed, write: Write::Accumulate, scaled: true, ..PLAIN }.check(division);
             }
         }
+    }
+}
+
+#[test]
+fn emulator_products_on_tensor_cores_match_products_of_rounded_factors() {
+    for precision in [Precision::Tf32, Precision::Bf16] {
+        for (tile, m, n) in [(Tile::Small, 34, 17), (Tile::Medium, 70, 65), (Tile::Large, 129, 130)] {
+            let layouts = [(false, false), (true, false), (false, true), (true, true)];
+            for (i, transposed) in layouts.into_iter().enumerate().filter(|(i, _)| tile != Tile::Large || *i < 2) {
+                // One tile and less of k, and several in one or two parts.
+                let (k, splits) = [(19, 1), (70, 2), (33, 1), (16, 1)][i];
+                let write = if i == 1 { Write::Accumulate } else { Write::Overwrite };
+                let case = Case { precision, m, k, n, transposed, write, scaled: i > 1 };
+                case.check(Some(Division { tile, splits }));
+            }
+        }
+        Case { precision, m: 1, k: 1, n: 1, ..PLAIN }.check(None);
+        Case { precision, m: 2, n: 3, ..PLAIN }.check(None);
     }
 }
 
@@ -125,7 +163,7 @@ fn emulator_numbers_beyond_a_factor_are_not_read() {
         let b = Matrix::with_stride(strided(k, n, 2), k, n, n + 2);
         let out = device.allocate(m * n).unwrap();
         let mut program = Program::default();
-        multiply(&mut program, a, b, Matrix::new(out, m, n), Write::Overwrite, None, View::none());
+        multiply(&mut program, Precision::F32, a, b, Matrix::new(out, m, n), Write::Overwrite, None, View::none());
         device.run(&program).unwrap();
         device.downloaded(out).unwrap()
     });

@@ -9,7 +9,7 @@ use darts_cells::recurrent::{
     Mode, OwnedMasks, RecurrentConfig, RecurrentNetwork, Statistics,
 };
 use darts_cells::space::RecurrentSpace;
-use darts_cuda::{Memory, View};
+use darts_cuda::{Memory, Precision, View};
 use darts_cuda_emulator::{Emulator, Order, in_all_orders};
 
 use crate::{close, values};
@@ -142,6 +142,7 @@ impl Model {
             d_weights: room(self.weights.len()),
             d_hidden: room(self.hidden.len()),
             network,
+            precision: Precision::F32,
         }
     }
 
@@ -196,6 +197,7 @@ struct OnDevice<'a> {
     d_theta: View,
     d_weights: View,
     d_hidden: View,
+    precision: Precision,
 }
 
 impl OnDevice<'_> {
@@ -222,6 +224,7 @@ impl OnDevice<'_> {
                 weights: Some(self.d_weights),
                 hidden: Some(self.d_hidden),
             },
+            precision: self.precision,
         };
         self.network.evaluate(device, &sequence, &pass).unwrap();
         let down = |view: View| device.downloaded(view).unwrap();
@@ -252,6 +255,27 @@ fn emulator_discrete_networks_match_the_cpu() {
     {
         let model = Model::discrete(name, 7, hidden, batch);
         model.check(&model.text(steps, 40, dropout), Use::Batch);
+    }
+}
+
+#[test]
+fn emulator_rounded_factors_change_gradients_by_their_rounding() {
+    let model = Model::discrete("DARTS_V1", 11, 17, 3);
+    let text = model.text(2, 110, true);
+    let device = Emulator::new(Order::Forward);
+    let mut on_device = model.on(&device, 2);
+    let exact = on_device.run(&text, Use::Batch);
+    // Units in the last place of a factor: 2⁻¹¹ and 2⁻⁸, through several layers.
+    for (precision, least, most) in [(Precision::Tf32, 1e-6, 4e-3), (Precision::Bf16, 1e-4, 4e-2)] {
+        on_device.precision = precision;
+        let rounded = on_device.run(&text, Use::Batch);
+        let difference = |a: f64, b: f64| (a / b - 1.0).abs();
+        let loss = difference(rounded.loss.nll, exact.loss.nll);
+        assert!(loss < most, "nll differs by {loss} in {precision:?}");
+        let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+        let change = norm(&mut rounded.d_theta.iter().zip(&exact.d_theta).map(|(a, b)| a - b));
+        let relative = change / norm(&mut exact.d_theta.iter().copied());
+        assert!((least..most).contains(&relative), "gradient differs by {relative} in {precision:?}");
     }
 }
 
@@ -288,6 +312,7 @@ fn emulator_gradients_that_are_not_asked_for_are_not_written() {
         statistics: DeviceStatistics::Batch { update: None },
         loss: model.loss,
         gradients: DeviceGradients { weights: Some(on_device.d_weights), ..DeviceGradients::default() },
+        precision: Precision::F32,
     };
     let with = on_device.network.program(&sequence, &pass).unwrap().launches.len();
     on_device.network.evaluate(&device, &sequence, &pass).unwrap();
@@ -318,6 +343,7 @@ fn emulator_a_text_is_scored_in_pieces_with_the_state_carried_on_the_device() {
         statistics: DeviceStatistics::Running(device.uploaded(&model.statistics).unwrap()),
         loss: LossConfig::default(),
         gradients: DeviceGradients::default(),
+        precision: Precision::F32,
     };
     let mut sum = 0.0;
     for piece in [0..6, 6..10] {
@@ -358,6 +384,7 @@ fn emulator_arguments_that_do_not_fit_are_refused_by_name() {
         statistics: DeviceStatistics::Batch { update: None },
         loss: model.loss,
         gradients: DeviceGradients::default(),
+        precision: Precision::F32,
     };
     let refused = |network: &mut DeviceRecurrent, sequence: &_, pass: &DevicePass| {
         let error = network.evaluate(&device, sequence, pass).unwrap_err();

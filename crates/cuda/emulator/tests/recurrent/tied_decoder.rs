@@ -1,7 +1,7 @@
 //! Loss, gradients and probabilities against `darts_ops::tied_decoder`.
 
 use darts_cuda::tied_decoder::{Decoder, DecoderGradients, Scratch, chunk_len, log_probabilities, loss, scratch_len};
-use darts_cuda::{Backend, Memory, Program, View};
+use darts_cuda::{Backend, Memory, Precision, Program, View};
 use darts_cuda_emulator::{Emulator, in_all_orders};
 use darts_ops::tied_decoder as reference;
 
@@ -59,9 +59,9 @@ impl Case {
         let scratch = Scratch { chunk: room(chunk_len(vocabulary, rows)), products, losses };
         let mut program = Program::default();
         let gradients = (wanted != Wanted::Nothing).then_some(gradients);
-        loss(&mut program, decoder, output, targets, gradients, nll, scratch);
+        loss(&mut program, Precision::F32, decoder, output, targets, gradients, nll, scratch);
         let probabilities = room(rows * vocabulary);
-        log_probabilities(&mut program, decoder, output, probabilities, products);
+        log_probabilities(&mut program, Precision::F32, decoder, output, probabilities, products);
         device.run(&program).unwrap();
         let mut views = vec![probabilities];
         if wanted != Wanted::Nothing {
@@ -112,13 +112,13 @@ fn emulator_loss_and_gradients_match_reference() {
 
 #[test]
 fn emulator_gradients_of_several_chunks_add_up() {
-    // 64 rows is the least that a chunk has.
-    let case = Case::new(70, 100_003, 1);
-    assert_eq!(chunk_len(case.vocabulary, case.rows), 64 * case.vocabulary);
+    // 1024 rows is the most that a chunk has.
+    let case = Case::new(1030, 18, 3);
+    assert_eq!(chunk_len(case.vocabulary, case.rows), 1024 * case.vocabulary);
     let (_, found) = case.run(&Emulator::new(darts_cuda_emulator::Order::Forward), Wanted::All);
     let decoder = reference::Decoder { weight: &case.weight, bias: &case.bias };
     let mut chunk = vec![0.0; reference::chunk_len(case.vocabulary, case.rows)];
-    let (mut d_output, mut d_weight, mut d_bias) = (vec![0.0; 70], vec![0.0; 100_003], vec![0.0; 100_003]);
+    let (mut d_output, mut d_weight, mut d_bias) = (vec![0.0; 3090], vec![0.0; 54], vec![0.0; 18]);
     let parameters = Some((&mut d_weight[..], &mut d_bias[..]));
     let gradients = reference::DecoderGradients { scale: case.scale(), d_output: &mut d_output, parameters };
     reference::loss(decoder, &case.output, &case.targets, Some(gradients), &mut chunk);

@@ -1,0 +1,13 @@
+//! What the factors of matrix products are rounded to. Sums are f32 whatever it is, and so is what lies in memory.
+
+/// Precision of the factors of matrix products.
+#[derive(Debug, Copy, Clone, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// Not rounded: CUDA cores.
+    #[default]
+    F32,
+    /// 10 bits of mantissa: tensor cores.
+    Tf32,
+    /// bfloat16, 7 bits of mantissa: tensor cores at their full rate.
+    Bf16,
+}
