@@ -7,6 +7,7 @@ mod golden;
 mod matmul;
 mod network;
 mod node;
+mod plan;
 mod regularizer;
 mod tied_decoder;
 

@@ -160,7 +160,8 @@ impl Model {
     }
 }
 
-fn masks(masks: &OwnedMasks) -> Masks<'_> {
+/// The same, lent.
+pub(crate) fn masks(masks: &OwnedMasks) -> Masks<'_> {
     Masks {
         x: masks.x.as_deref(),
         h: masks.h.as_deref(),
