@@ -4,7 +4,7 @@
 use crate::program::Kernel;
 use crate::{
     batch_norm, elementwise, embedding, fill, fold, head, hidden_state, matmul, mix, pool, recurrent_node, regularizer,
-    relaxation, tied_decoder, vector,
+    relaxation, sep_unit, tied_decoder, vector,
 };
 
 /// All kernels, a slice for each operation.
@@ -22,6 +22,7 @@ pub static ALL: &[&[&Kernel]] = &[
     recurrent_node::KERNELS,
     regularizer::KERNELS,
     relaxation::KERNELS,
+    sep_unit::KERNELS,
     tied_decoder::KERNELS,
     vector::KERNELS,
 ];

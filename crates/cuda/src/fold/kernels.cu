@@ -1,6 +1,7 @@
 // Adds up the partial sums that the blocks of another kernel left, in f64. Knows no operation.
 //
-// Axes: B blocks, L sums. partials [B, L] f32; sums [L] f64, overwritten. One entry per pair of them.
+// Axes: B blocks, L sums. partials [B, L] f32; sums [L], overwritten: f64, or f32 for gradients of weights. One entry per pair
+// of them.
 #include "prelude.cuh"
 
 #define FOLD_ENTRIES 128
@@ -10,7 +11,7 @@
 
 struct FoldEntry {
     const float *partials;
-    double *sums;
+    void *sums;
     uint32_t blocks, len;
 };
 
@@ -19,14 +20,13 @@ struct FoldArgs {
 };
 static_assert(sizeof(FoldArgs) == 24 * FOLD_ENTRIES, "layout of FoldArgs");
 
-// Grid: runs of FOLD_COLUMNS sums of the longest entry, entries.
-KERNEL(fold_partials, FoldArgs, 256) {
-    DYN_SMEM(double, shared);
-    FoldEntry entry = args.entry[blockIdx.y];
+template <typename T>
+DEVICE void fold_entry(const FoldEntry &entry, double *shared) {
     uint32_t column = blockIdx.x * FOLD_COLUMNS + threadIdx.x % FOLD_COLUMNS;
     uint32_t row = threadIdx.x / FOLD_COLUMNS;
     double sum = 0.0;
     if (column < entry.len) {
+#pragma unroll 4
         for (uint32_t block = row; block < entry.blocks; block += FOLD_ROWS) {
             sum += (double)entry.partials[(size_t)block * entry.len + column];
         }
@@ -35,6 +35,17 @@ KERNEL(fold_partials, FoldArgs, 256) {
     BARRIER();
     if (row == 0 && column < entry.len) {
         for (uint32_t other = 1; other < FOLD_ROWS; other++) sum += shared[other * FOLD_COLUMNS + threadIdx.x];
-        entry.sums[column] = sum;
+        static_cast<T *>(entry.sums)[column] = (T)sum;
     }
+}
+
+// Grid: runs of FOLD_COLUMNS sums of the longest entry, entries.
+KERNEL(fold_partials, FoldArgs, 256) {
+    DYN_SMEM(double, shared);
+    fold_entry<double>(args.entry[blockIdx.y], shared);
+}
+
+KERNEL(fold_weights, FoldArgs, 256) {
+    DYN_SMEM(double, shared);
+    fold_entry<float>(args.entry[blockIdx.y], shared);
 }

@@ -5,9 +5,10 @@ use crate::program::{Kernel, Program, blocks};
 use crate::view::View;
 
 static FOLD: Kernel = Kernel::new("fold_partials", 256);
+static WEIGHTS: Kernel = Kernel::new("fold_weights", 256);
 
 /// The kernels of this module.
-pub const KERNELS: &[&Kernel] = &[&FOLD];
+pub const KERNELS: &[&Kernel] = &[&FOLD, &WEIGHTS];
 
 const ENTRIES: usize = 128;
 const COLUMNS: u32 = 32;
@@ -34,25 +35,44 @@ pub struct Fold {
     pub sums: View<f64>,
 }
 
+/// Partial gradients of weights and what they add up to.
+#[derive(Debug, Copy, Clone)]
+pub struct FoldWeights {
+    /// `[B, L]`.
+    pub partials: View,
+    /// `[L]`, overwritten with the sums, rounded.
+    pub sums: View,
+}
+
 /// sums\[l\] = Σ_b partials\[b, l\] for every entry, all in one launch (one per 128 entries).
 ///
 /// # Panics
 /// If partials are no whole number of sums.
 pub fn partials(program: &mut Program, entries: &[Fold]) {
+    let entries: Vec<_> = entries.iter().map(|entry| (entry.partials, entry.sums.address, entry.sums.len)).collect();
+    push(program, &FOLD, &entries);
+}
+
+/// As [`partials`].
+///
+/// # Panics
+/// As [`partials`].
+pub fn weights(program: &mut Program, entries: &[FoldWeights]) {
+    let entries: Vec<_> = entries.iter().map(|entry| (entry.partials, entry.sums.address, entry.sums.len)).collect();
+    push(program, &WEIGHTS, &entries);
+}
+
+/// Entries are partial sums, and the address and the number of what they add up to.
+fn push(program: &mut Program, kernel: &'static Kernel, entries: &[(View, u64, usize)]) {
     for entries in entries.chunks(ENTRIES) {
         let mut args = FoldArgs { entry: [FoldEntry { partials: 0, sums: 0, blocks: 0, len: 0 }; ENTRIES] };
-        for (to, entry) in args.entry.iter_mut().zip(entries) {
-            let (len, floats) = (entry.sums.len, entry.partials.len);
+        for (to, &(partials, sums, len)) in args.entry.iter_mut().zip(entries) {
+            let floats = partials.len;
             assert!(len > 0 && floats.is_multiple_of(len), "fold: {floats} partial sums for {len} sums");
-            *to = FoldEntry {
-                partials: entry.partials.address,
-                sums: entry.sums.address,
-                blocks: (floats / len) as u32,
-                len: len as u32,
-            };
+            *to = FoldEntry { partials: partials.address, sums, blocks: (floats / len) as u32, len: len as u32 };
         }
-        let longest = entries.iter().map(|entry| entry.sums.len).max().unwrap_or(0);
-        let shared = FOLD.threads * size_of::<f64>() as u32;
-        program.push(&FOLD, [blocks(longest, COLUMNS), entries.len() as u32, 1], shared, &args);
+        let longest = entries.iter().map(|entry| entry.2).max().unwrap_or(0);
+        let shared = kernel.threads * size_of::<f64>() as u32;
+        program.push(kernel, [blocks(longest, COLUMNS), entries.len() as u32, 1], shared, &args);
     }
 }

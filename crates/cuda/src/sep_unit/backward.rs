@@ -1,0 +1,126 @@
+//! Lays down the backward pass of units up to the depthwise convolution: its output's gradient, and those of the weights.
+//! Checks nothing but upstreams: `mod.rs` has the rest.
+
+use super::forward::affine;
+use super::plan::{self, Kind};
+use super::{Backward, KINDS, UNITS, UnitBackward, UnitShape, launches};
+use crate::args;
+use crate::channels::{pointer, vector};
+use crate::fold::{self, FoldWeights};
+use crate::images::Images;
+use crate::program::{Kernel, Program};
+use crate::quads::UpstreamArgs;
+use crate::view::View;
+
+pub(super) static KERNEL: Kernel = Kernel::new("sep_unit_backward", 256);
+
+args! {
+    struct UnitArgs: 200 {
+        x: u64,
+        scale: u64,
+        shift: u64,
+        depthwise: u64,
+        pointwise: u64,
+        g: u64,
+        d_depthwise: u64,
+        d_pointwise: u64,
+        upstream: UpstreamArgs,
+        wide: u32,
+        pad: u32,
+    }
+
+    struct BackwardArgs: 3792 {
+        n: u32,
+        h: u32,
+        w: u32,
+        kinds: u32,
+        kind: [Kind; KINDS],
+        unit: [UnitArgs; UNITS],
+    }
+}
+
+/// Floats of the depthwise output's gradient; they come first in scratch memory, unit after unit.
+pub(super) fn gradient_len(images: Images, shape: UnitShape) -> usize {
+    shape.output(images).with_channels(shape.c_in).len().next_multiple_of(4)
+}
+
+/// Floats of scratch memory of a unit: its gradient, and partial gradients of its weights.
+pub(super) fn scratch_len(images: Images, shape: UnitShape) -> usize {
+    if images.is_empty() {
+        return 0;
+    }
+    let splits = plan::backward(images, shape).kind.splits as usize;
+    gradient_len(images, shape) + splits * (shape.depthwise_len() + shape.pointwise_len())
+}
+
+/// Returns how many floats of `scratch` are used. The gradients of the depthwise outputs are the first in it.
+pub(super) fn push(program: &mut Program, images: Images, inputs: &[Backward], scratch: View) -> usize {
+    const OPERATION: &str = "sep_unit::backward";
+    let units: Vec<(&Backward, &UnitBackward)> =
+        inputs.iter().flat_map(|input| input.units.iter().map(move |unit| (input, unit))).collect();
+    let shapes: Vec<UnitShape> = units.iter().map(|(_, unit)| unit.shape).collect();
+    let mut gradients = Vec::with_capacity(units.len());
+    let mut used = 0;
+    for &shape in &shapes {
+        let len = shape.output(images).with_channels(shape.c_in).len();
+        gradients.push(scratch.slice(used..used + len));
+        used += gradient_len(images, shape);
+    }
+    let mut folds = Vec::new();
+    for launch in launches(&shapes) {
+        let mut args = Vec::new();
+        let mut kinds = Vec::new();
+        let (mut blocks, mut floats) = (0, 0);
+        for same in &launch {
+            let shape = shapes[same[0]];
+            let plan = plan::backward(images, shape);
+            let mut kind = plan.kind;
+            kind.first_unit = args.len() as u32;
+            kind.units = same.len() as u32;
+            kind.first_block = blocks;
+            blocks += kind.splits * kind.chunks * kind.units;
+            floats = floats.max(plan.floats);
+            for &index in same {
+                let (input, unit) = units[index];
+                let partials = unit.weights.map(|weights| {
+                    let mut partial = |to: View| {
+                        let partials = scratch.slice(used..used + kind.splits as usize * to.len);
+                        used += partials.len;
+                        folds.push(FoldWeights { partials, sums: to });
+                        partials
+                    };
+                    (partial(weights.0), partial(weights.1))
+                });
+                let (scale, shift) = affine(input.affine);
+                let g = gradients[index];
+                args.push(UnitArgs {
+                    x: input.x.address,
+                    scale,
+                    shift,
+                    depthwise: unit.depthwise.address,
+                    pointwise: unit.pointwise.address,
+                    g: g.address,
+                    d_depthwise: pointer(partials.map(|partials| partials.0)),
+                    d_pointwise: pointer(partials.map(|partials| partials.1)),
+                    upstream: UpstreamArgs::new(OPERATION, unit.upstream, shape.output(images)),
+                    wide: vector(shape.c_in, [input.x.address, scale, shift, g.address]).into(),
+                    pad: 0,
+                });
+            }
+            kinds.push(kind);
+        }
+        let mut all = BackwardArgs {
+            n: images.n as u32,
+            h: images.h as u32,
+            w: images.w as u32,
+            kinds: kinds.len() as u32,
+            kind: [kinds[0]; KINDS],
+            unit: [args[0]; UNITS],
+        };
+        all.kind[..kinds.len()].copy_from_slice(&kinds);
+        all.unit[..args.len()].copy_from_slice(&args);
+        program.push(&KERNEL, [blocks, 1, 1], 4 * floats as u32, &all);
+    }
+    fold::weights(program, &folds);
+    used
+}

@@ -1,0 +1,223 @@
+// Depthwise convolutions over tiles of images in shared memory. Shared by the kernels of the unit.
+//
+// Axes: N images, H rows, W columns, C channels, innermost in device memory. In shared memory a channel is a plane of rows:
+// the columns are innermost, so that a thread reads the window of four neighbouring outputs as a few vectors.
+//
+// A stride s and a dilation d are reduced first: with g = gcd(s, d), only every g-th row and column of the input is ever
+// read; on these, the convolution has stride f = s/g ("factor") and dilation e = d/g. A thread computes a patch of four
+// columns and four rows that lie e apart.
+#pragma once
+#include "quads.cuh"
+
+#define SEP_KINDS 4
+#define SEP_UNITS 16
+#define SEP_THREADS 256
+
+// What units of one shape share: the shape, and how their images are cut into tiles.
+struct SepKind {
+    // K; f, e and g as above; s; zeros around the image.
+    uint32_t kernel, factor, dilation, step, stride, padding;
+    uint32_t c_in, c_out, out_h, out_w;
+    // Images, rows and columns of z (a multiple of 4) in a tile; tiles of an image; tiles of all images.
+    uint32_t tile_n, tile_h, tile_w, tiles_y, tiles_x, tiles;
+    // Rows and columns of the input of a tile; floats of a plane that holds all its images.
+    uint32_t in_h, in_w, plane;
+    // tile_n * tile_h * tile_w, and the floats of a row of so many.
+    uint32_t pixels, pitch;
+    // Input channels at a time, such runs there are, and what divides by the quads of one and of C_out.
+    uint32_t chunk, chunks, quads_magic, quads_out_magic;
+    // Forward: output channels of a block. Backward: blocks that share the tiles.
+    uint32_t split, splits;
+    // Units of this kind; forward: how many a block computes of the same x.
+    uint32_t first_unit, units, per_block;
+    uint32_t first_block;
+    // Where things lie in shared memory, in floats: planes are first.
+    uint32_t rows_at, more_at, pointwise_at, depthwise_at, taps_at;
+};
+static_assert(sizeof(SepKind) == 144, "layout of SepKind");
+
+// First image, row and column of z in a tile.
+struct Corner {
+    uint32_t n, row, column;
+};
+
+DEVICE Corner corner_of(const SepKind &kind, uint32_t tile) {
+    Corner at;
+    at.column = tile % kind.tiles_x * kind.tile_w;
+    tile /= kind.tiles_x;
+    at.row = tile % kind.tiles_y * kind.tile_h;
+    at.n = tile / kind.tiles_y * kind.tile_n;
+    return at;
+}
+
+// A tile's input: `images` times `rows` rows of `columns` floats make a plane, and there are 4 * quads planes. Neighbours lie
+// `step` apart in an image that holds zeros between its pixels where `up` > 1.
+struct Planes {
+    uint32_t images, rows, columns, plane, quads, quads_magic, step, up;
+};
+
+// Images [n, h, w, c] and, where `activate`, relu(scale*x + shift) in place of x (null scale: relu(x)).
+struct Source {
+    const float *x, *scale, *shift;
+    uint32_t n, h, w, c;
+    bool activate, wide;
+};
+
+// Channels [c0, c0 + 4*quads) of the tile whose first image, row and column are n0, y0 and x0, into planes. What lies
+// outside of the image is 0, after the activation; the planes of a quad of which no channel exists stay as they are.
+DEVICE void load_planes(float *planes, const Planes &p, const Source &from, uint32_t n0, int y0, int x0, uint32_t c0) {
+    uint32_t across = p.columns / 4, slots = p.images * p.rows * across;
+    int up = (int)p.up;
+    for (uint32_t index = threadIdx.x; index < tile4_count(slots, p.quads); index += SEP_THREADS) {
+        Tile4 at = tile4(index, p.quads, p.quads_magic);
+        uint32_t c = c0 + 4 * at.quad;
+        if (at.slot >= slots || c >= from.c) continue;
+        uint32_t line = at.slot / across, image = line / p.rows;
+        int y = y0 + (int)((line - image * p.rows) * p.step);
+        int x = x0 + (int)(4 * (at.slot - line * across) * p.step);
+        bool inside = n0 + image < from.n && y >= 0 && y % up == 0 && y / up < (int)from.h;
+        const float *row = from.x + ((size_t)(n0 + image) * from.h + (inside ? y / up : 0)) * from.w * from.c + c;
+        float4 v[4];
+        bool there[4];
+        // Loads first, all at once: their latencies overlap.
+#pragma unroll
+        for (int j = 0; j < 4; j++, x += (int)p.step) {
+            there[j] = inside && x >= 0 && x % up == 0 && x / up < (int)from.w;
+            v[j] = there[j] ? load_quad(row + (size_t)(x / up) * from.c, from.c - c, from.wide) : splat_quad(0.0f);
+        }
+        if (from.activate) {
+            float4 scale = splat_quad(1.0f), shift = splat_quad(0.0f);
+            if (from.scale) {
+                scale = load_quad(from.scale + c, from.c - c, from.wide);
+                shift = load_quad(from.shift + c, from.c - c, from.wide);
+            }
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                if (there[j]) v[j] = relu_quad(from.scale ? fma_quad(scale, v[j], shift) : v[j]);
+            }
+        }
+        transpose(v);
+#pragma unroll
+        for (int j = 0; j < 4; j++) store4(planes + (4 * at.quad + j) * p.plane + 4 * at.slot, v[j]);
+    }
+}
+
+// The patch of a thread: rows row, row + e, row + 2e, row + 3e and columns [column, column + 4) of an image of the tile, of
+// one channel of the chunk.
+struct Patch {
+    uint32_t channel, image, row, column;
+};
+
+// Runs of four rows in each of the e classes of rows.
+DEVICE uint32_t patch_rows(uint32_t rows, uint32_t dilation) {
+    return (((rows + dilation - 1) / dilation + 3) / 4) * dilation;
+}
+
+DEVICE Patch patch_of(uint32_t index, uint32_t columns, uint32_t channels, uint32_t rows, uint32_t dilation) {
+    Patch patch;
+    uint32_t rest = index / columns;
+    patch.column = 4 * (index - rest * columns);
+    patch.channel = rest % channels;
+    rest /= channels;
+    uint32_t row = rest % rows;
+    patch.image = rest / rows;
+    patch.row = row / dilation * 4 * dilation + row % dilation;
+    return patch;
+}
+
+// Vectors that a window of four outputs takes.
+#define SEP_VECTORS(K, F, D) ((3 * (F) + (D) * ((K)-1) + 4) / 4)
+
+template <int VECTORS>
+DEVICE void load_window(const float *x, float (&v)[4 * VECTORS]) {
+#pragma unroll
+    for (int i = 0; i < VECTORS; i++) {
+        float4 four = load4(x + 4 * i);
+        v[4 * i] = four.x;
+        v[4 * i + 1] = four.y;
+        v[4 * i + 2] = four.z;
+        v[4 * i + 3] = four.w;
+    }
+}
+
+// acc[r][j] += the window of output (r, j) of a patch times the taps w [K, K]. x points at the first window's first value;
+// the input rows of neighbouring taps are `step` floats apart. With K = 0 the shape is only known at run time.
+template <int K, int F, int D>
+DEVICE void convolve(const float *x, uint32_t step, const float *w, const SepKind &kind, float (&acc)[4][4]) {
+    if constexpr (K == 0) {
+        for (uint32_t t = 0; t < kind.kernel; t++) {
+            for (uint32_t u = 0; u < kind.kernel; u++) {
+                float tap = w[t * kind.kernel + u];
+#pragma unroll
+                for (uint32_t r = 0; r < 4; r++) {
+                    const float *row = x + (kind.factor * r + t) * step + kind.dilation * u;
+#pragma unroll
+                    for (uint32_t j = 0; j < 4; j++) acc[r][j] = fmaf(tap, row[kind.factor * j], acc[r][j]);
+                }
+            }
+        }
+    } else {
+        float taps[K * K];
+#pragma unroll
+        for (int i = 0; i < 3 * F + K; i++) {
+            float v[4 * SEP_VECTORS(K, F, D)];
+            load_window<SEP_VECTORS(K, F, D)>(x + i * step, v);
+            // A row of taps when it is first needed: with K = 7, only four of them fit registers.
+#pragma unroll
+            for (int u = 0; u < K; u++) {
+                if (i < K) taps[i * K + u] = w[i * K + u];
+            }
+#pragma unroll
+            for (int r = 0; r < 4; r++) {
+                if (i < F * r || i >= F * r + K) continue;
+#pragma unroll
+                for (int u = 0; u < K; u++) {
+#pragma unroll
+                    for (int j = 0; j < 4; j++) acc[r][j] = fmaf(taps[(i - F * r) * K + u], v[F * j + D * u], acc[r][j]);
+                }
+            }
+        }
+    }
+}
+
+// acc[t][u] += g[r][j] times the value of x that tap (t, u) of output (r, j) reads, summed over a patch.
+template <int K, int F, int D>
+DEVICE void correlate(const float *x, uint32_t step, const float (&g)[4][4], float (&acc)[K * K]) {
+#pragma unroll
+    for (int i = 0; i < 3 * F + K; i++) {
+        float v[4 * SEP_VECTORS(K, F, D)];
+        load_window<SEP_VECTORS(K, F, D)>(x + i * step, v);
+#pragma unroll
+        for (int r = 0; r < 4; r++) {
+            if (i < F * r || i >= F * r + K) continue;
+#pragma unroll
+            for (int u = 0; u < K; u++) {
+                float &sum = acc[(i - F * r) * K + u];
+#pragma unroll
+                for (int j = 0; j < 4; j++) sum = fmaf(g[r][j], v[F * j + D * u], sum);
+            }
+        }
+    }
+}
+
+// Calls CALL(K, F, D) with the shape as constants where there is such code, CALL(0, 0, 0) elsewhere.
+#define SEP_DISPATCH(k, f, e, CALL)                                                                                     \
+    if ((k) == 3 && (f) == 1 && (e) == 1) {                                                                             \
+        CALL(3, 1, 1);                                                                                                  \
+    } else if ((k) == 5 && (f) == 1 && (e) == 1) {                                                                      \
+        CALL(5, 1, 1);                                                                                                  \
+    } else if ((k) == 3 && (f) == 1 && (e) == 2) {                                                                      \
+        CALL(3, 1, 2);                                                                                                  \
+    } else if ((k) == 5 && (f) == 1 && (e) == 2) {                                                                      \
+        CALL(5, 1, 2);                                                                                                  \
+    } else if ((k) == 3 && (f) == 2 && (e) == 1) {                                                                      \
+        CALL(3, 2, 1);                                                                                                  \
+    } else if ((k) == 5 && (f) == 2 && (e) == 1) {                                                                      \
+        CALL(5, 2, 1);                                                                                                  \
+    } else if ((k) == 7 && (f) == 1 && (e) == 1) {                                                                      \
+        CALL(7, 1, 1);                                                                                                  \
+    } else if ((k) == 7 && (f) == 2 && (e) == 1) {                                                                      \
+        CALL(7, 2, 1);                                                                                                  \
+    } else {                                                                                                            \
+        CALL(0, 0, 0);                                                                                                  \
+    }

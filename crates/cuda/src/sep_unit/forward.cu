@@ -1,0 +1,133 @@
+// z = PW(DW(relu(a*x + b))) of all units of a stage. Refuses to normalize.
+//
+// Axes: N images, H rows, W columns, C channels. x [N, H, W, C_in], depthwise weights [C_in, 1, K, K], pointwise weights
+// [C_out, C_in, 1, 1], z [N, H', W', C_out].
+#include "depthwise.cuh"
+#include "product.cuh"
+
+#define SEP_WIDE_X 1
+#define SEP_WIDE_Z 2
+
+// z: overwritten. partials [tile][2*C_out], overwritten: [sum z | sum z*z] of a tile; null: not wanted. Null scale: relu(x).
+struct SepForward {
+    const float *x;
+    const float *scale;
+    const float *shift;
+    const float *depthwise;
+    const float *pointwise;
+    float *z;
+    float *partials;
+    uint32_t wide, pad;
+};
+
+struct SepForwardArgs {
+    uint32_t n, h, w, kinds;
+    SepKind kind[SEP_KINDS];
+    SepForward unit[SEP_UNITS];
+};
+static_assert(sizeof(SepForwardArgs) == 16 + 144 * SEP_KINDS + 64 * SEP_UNITS, "layout of SepForwardArgs");
+
+// DW of the chunk's first `channels` channels into rows of pixels.
+template <int K, int F, int D>
+DEVICE void forward_patches(const SepKind &kind, uint32_t channels, const float *planes, const float *depthwise, float *rows) {
+    uint32_t columns = kind.tile_w / 4, patches = patch_rows(kind.tile_h, kind.dilation);
+    uint32_t count = columns * channels * patches * kind.tile_n;
+    for (uint32_t index = threadIdx.x; index < count; index += SEP_THREADS) {
+        Patch at = patch_of(index, columns, channels, patches, kind.dilation);
+        const float *x = planes + at.channel * kind.plane +
+                         (at.image * kind.in_h + kind.factor * at.row) * kind.in_w + kind.factor * at.column;
+        float acc[4][4] = {};
+        convolve<K, F, D>(x, kind.dilation * kind.in_w, depthwise + at.channel * kind.kernel * kind.kernel, kind, acc);
+        float *y = rows + at.channel * kind.pitch + at.image * kind.tile_h * kind.tile_w + at.column;
+#pragma unroll
+        for (uint32_t r = 0; r < 4; r++) {
+            uint32_t row = at.row + r * kind.dilation;
+            if (row < kind.tile_h) store4(y + row * kind.tile_w, make_float4(acc[r][0], acc[r][1], acc[r][2], acc[r][3]));
+        }
+    }
+}
+
+// Grid: for each kind its tiles x runs of output channels x groups of units that one block computes one after the other.
+KERNEL_RESIDENT(sep_unit_forward, SepForwardArgs, SEP_THREADS, 2) {
+    DYN_SMEM(float, shared);
+    uint32_t number = 0;
+    while (number + 1 < args.kinds && blockIdx.x >= args.kind[number + 1].first_block) number++;
+    const SepKind &kind = args.kind[number];
+    uint32_t block = blockIdx.x - kind.first_block;
+    uint32_t tile = block % kind.tiles;
+    block /= kind.tiles;
+    uint32_t o0 = block % kind.splits * kind.split;
+    uint32_t first = kind.first_unit + block / kind.splits * kind.per_block;
+    uint32_t end = min(first + kind.per_block, kind.first_unit + kind.units);
+    Corner at = corner_of(kind, tile);
+    int y0 = (int)(kind.stride * at.row) - (int)kind.padding;
+    int x0 = (int)(kind.stride * at.column) - (int)kind.padding;
+    Planes planes = {kind.tile_n, kind.in_h, kind.in_w, kind.plane, kind.chunk / 4, kind.quads_magic, kind.step, 1};
+    float *rows = shared + kind.rows_at;
+    float *pointwise = shared + kind.pointwise_at;
+    float *depthwise = shared + kind.depthwise_at;
+    uint32_t taps = kind.kernel * kind.kernel;
+    uint32_t outputs = min(kind.split, kind.c_out - o0), pitch_w = kind.split + 4;
+    uint32_t columns = kind.split / 4, groups = (kind.pixels + 7) / 8;
+    Share mine = share(threadIdx.x, columns, groups);
+    for (uint32_t u = first; u < end; u++) {
+        const SepForward &unit = args.unit[u];
+        float acc[8][4] = {};
+        for (uint32_t chunk = 0; chunk < kind.chunks; chunk++) {
+            uint32_t c0 = chunk * kind.chunk, channels = min(kind.chunk, kind.c_in - c0);
+            if (u == first || kind.chunks > 1) {
+                Source from = {unit.x, unit.scale, unit.shift, args.n, args.h, args.w,
+                               kind.c_in, true, (unit.wide & SEP_WIDE_X) != 0};
+                load_planes(shared, planes, from, at.n, y0, x0, c0);
+            }
+            for (uint32_t i = threadIdx.x; i < channels * taps; i += SEP_THREADS) {
+                depthwise[i] = unit.depthwise[c0 * taps + i];
+            }
+            for (uint32_t i = threadIdx.x; i < kind.split * channels; i += SEP_THREADS) {
+                uint32_t o = i / channels, c = i - o * channels;
+                float weight = o < outputs ? unit.pointwise[(size_t)(o0 + o) * kind.c_in + c0 + c] : 0.0f;
+                pointwise[c * pitch_w + o] = weight;
+            }
+            BARRIER();
+#define FORWARD_PATCHES(K, F, D) forward_patches<K, F, D>(kind, channels, shared, depthwise, rows)
+            SEP_DISPATCH(kind.kernel, kind.factor, kind.dilation, FORWARD_PATCHES)
+            BARRIER();
+            if (mine.active) {
+                multiply<2>(rows + 4 * mine.group, kind.pitch, 4 * groups, pointwise + 4 * mine.column, pitch_w, channels,
+                            acc);
+            }
+            BARRIER();
+        }
+        float sum[4] = {}, square[4] = {};
+        uint32_t o = o0 + 4 * mine.column;
+        if (mine.active && o < kind.c_out) {
+#pragma unroll
+            for (uint32_t v = 0; v < 2; v++) {
+                uint32_t pixel = 4 * (mine.group + v * groups);
+                uint32_t line = pixel / kind.tile_w, column = at.column + pixel - line * kind.tile_w;
+                uint32_t image = line / kind.tile_h, row = at.row + line - image * kind.tile_h;
+                if (pixel >= kind.pixels || at.n + image >= args.n || row >= kind.out_h) continue;
+                size_t index = ((size_t)(at.n + image) * kind.out_h + row) * kind.out_w + column;
+#pragma unroll
+                for (uint32_t j = 0; j < 4; j++) {
+                    if (column + j >= kind.out_w) break;
+                    const float(&z)[4] = acc[4 * v + j];
+                    store_quad(unit.z + (index + j) * kind.c_out + o, make_float4(z[0], z[1], z[2], z[3]), kind.c_out - o,
+                               unit.wide & SEP_WIDE_Z);
+#pragma unroll
+                    for (uint32_t c = 0; c < 4; c++) {
+                        sum[c] += z[c];
+                        square[c] = fmaf(z[c], z[c], square[c]);
+                    }
+                }
+            }
+        }
+        if (unit.partials) {
+            // The same for all threads of the block.
+            float *to = unit.partials + (size_t)tile * 2 * kind.c_out + o0;
+            column_sums(mine, columns, groups, sum, square, rows, to, kind.c_out, outputs);
+        }
+        // The next unit overwrites what this one has read last.
+        BARRIER();
+    }
+}

@@ -1,0 +1,122 @@
+//! Lays down the forward pass of units. Checks nothing: `mod.rs` has.
+
+use super::plan::{self, Kind};
+use super::{Forward, KINDS, UNITS, UnitForward, UnitShape, launches};
+use crate::args;
+use crate::channels::{pointer, vector};
+use crate::fold::{self, Fold};
+use crate::images::{Affine, Images};
+use crate::program::{Kernel, Program};
+use crate::view::View;
+
+pub(super) static KERNEL: Kernel = Kernel::new("sep_unit_forward", 256);
+
+const WIDE_X: u32 = 1;
+const WIDE_Z: u32 = 2;
+
+/// Blocks that a kind is cut into before one block computes several units of the same x.
+const BLOCKS: usize = 528;
+
+args! {
+    struct UnitArgs: 64 {
+        x: u64,
+        scale: u64,
+        shift: u64,
+        depthwise: u64,
+        pointwise: u64,
+        z: u64,
+        partials: u64,
+        wide: u32,
+        pad: u32,
+    }
+
+    struct ForwardArgs: 1616 {
+        n: u32,
+        h: u32,
+        w: u32,
+        kinds: u32,
+        kind: [Kind; KINDS],
+        unit: [UnitArgs; UNITS],
+    }
+}
+
+/// Floats of the partial sums of a unit.
+pub(super) fn partials_len(images: Images, shape: UnitShape) -> usize {
+    if images.is_empty() { 0 } else { plan::forward(images, shape).kind.tiles as usize * 2 * shape.c_out }
+}
+
+pub(super) fn push(program: &mut Program, images: Images, inputs: &[Forward], scratch: View) {
+    let units: Vec<(&Forward, &UnitForward)> =
+        inputs.iter().flat_map(|input| input.units.iter().map(move |unit| (input, unit))).collect();
+    let shapes: Vec<UnitShape> = units.iter().map(|(_, unit)| unit.shape).collect();
+    let mut folds = Vec::new();
+    let mut used = 0;
+    for launch in launches(&shapes) {
+        let mut args = Vec::new();
+        let mut kinds = Vec::new();
+        let (mut blocks, mut floats) = (0, 0);
+        for same in &launch {
+            let shape = shapes[same[0]];
+            let plan = plan::forward(images, shape);
+            let mut kind = plan.kind;
+            kind.first_unit = args.len() as u32;
+            kind.units = same.len() as u32;
+            kind.first_block = blocks;
+            let each = kind.tiles * kind.splits;
+            let shared = same.iter().all(|&unit| {
+                let (a, b) = (units[unit].0, units[same[0]].0);
+                a.x == b.x && affine(a.affine) == affine(b.affine)
+            });
+            if shared && kind.chunks == 1 {
+                kind.per_block = (each as usize * same.len() / BLOCKS).clamp(1, same.len()) as u32;
+            }
+            blocks += each * kind.units.div_ceil(kind.per_block);
+            floats = floats.max(plan.floats);
+            for &unit in same {
+                let (input, unit) = units[unit];
+                let partials = unit.sums.map(|sums| {
+                    let partials = scratch.slice(used..used + kind.tiles as usize * sums.len);
+                    used += partials.len;
+                    folds.push(Fold { partials, sums });
+                    partials
+                });
+                args.push(unit_args(input, unit, partials));
+            }
+            kinds.push(kind);
+        }
+        let mut all = ForwardArgs {
+            n: images.n as u32,
+            h: images.h as u32,
+            w: images.w as u32,
+            kinds: kinds.len() as u32,
+            kind: [kinds[0]; KINDS],
+            unit: [args[0]; UNITS],
+        };
+        all.kind[..kinds.len()].copy_from_slice(&kinds);
+        all.unit[..args.len()].copy_from_slice(&args);
+        program.push(&KERNEL, [blocks, 1, 1], 4 * floats as u32, &all);
+    }
+    fold::partials(program, &folds);
+}
+
+/// Addresses of an affine; zeros if there is none.
+pub(super) fn affine(affine: Option<Affine>) -> (u64, u64) {
+    affine.map_or((0, 0), |affine| (affine.scale.address, affine.shift.address))
+}
+
+fn unit_args(input: &Forward, unit: &UnitForward, partials: Option<View>) -> UnitArgs {
+    let (scale, shift) = affine(input.affine);
+    let wide_x = vector(unit.shape.c_in, [input.x.address, scale, shift]);
+    let wide_z = vector(unit.shape.c_out, [unit.z.address]);
+    UnitArgs {
+        x: input.x.address,
+        scale,
+        shift,
+        depthwise: unit.depthwise.address,
+        pointwise: unit.pointwise.address,
+        z: unit.z.address,
+        partials: pointer(partials),
+        wide: if wide_x { WIDE_X } else { 0 } | if wide_z { WIDE_Z } else { 0 },
+        pad: 0,
+    }
+}

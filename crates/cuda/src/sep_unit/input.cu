@@ -1,0 +1,163 @@
+// The unit's backward through the depthwise convolutions: du = [a*x + b > 0] * sum over the units that read x of DW^T g, with g
+// from `backward.cu`. Refuses to add in any order but that of the units.
+//
+// Axes: N images, H rows, W columns, C channels. x and du [N, H, W, C], g [N, H', W', C], depthwise weights [C, 1, K, K].
+//
+// DW^T with stride s is a convolution of stride 1 with the flipped taps, over g with s - 1 zeros between its pixels.
+#include "depthwise.cuh"
+
+#define SEP_ACCUMULATE 1
+#define SEP_WIDE 2
+
+struct SepInputUnit {
+    const float *g;
+    const float *depthwise;
+    uint32_t kernel, stride, dilation, padding;
+    uint32_t out_h, out_w;
+    // Rows and columns of g, with zeros between its pixels, that a tile takes, and floats of a plane of them.
+    uint32_t in_h, in_w, plane, pad;
+};
+
+// Units [first, first + count) read the same x. du: overwritten or added to. partials [tile][2*C], overwritten: [sum du | sum
+// du*x] of a tile, of what du holds afterwards; null: not wanted. Null scale: u = x.
+struct SepInput {
+    const float *x;
+    const float *scale;
+    const float *shift;
+    float *du;
+    float *partials;
+    uint32_t first, count, flags, pad;
+};
+
+struct SepInputArgs {
+    uint32_t n, h, w, c;
+    // A tile's images, rows and columns (a multiple of 4) of x; tiles of an image.
+    uint32_t tile_n, tile_h, tile_w, tiles_y, tiles_x;
+    // tile_n * tile_h * tile_w, and the floats of a row of so many.
+    uint32_t pixels, pitch;
+    uint32_t chunk, quads_magic;
+    // In shared memory: planes of g, then these, in floats.
+    uint32_t rows_at, depthwise_at, pad;
+    SepInput input[SEP_UNITS];
+    SepInputUnit unit[SEP_UNITS];
+};
+static_assert(sizeof(SepInputArgs) == 64 + (56 + 56) * SEP_UNITS, "layout of SepInputArgs");
+
+// DW^T of a unit into rows [chunk][pitch], written or added.
+template <int K, int D>
+DEVICE void input_patches(const SepInputArgs &args, const SepInputUnit &unit, uint32_t channels, const float *planes,
+                          const float *depthwise, float *rows, bool add) {
+    // What `convolve` reads where the shape is only known at run time.
+    SepKind kind;
+    kind.kernel = unit.kernel;
+    kind.factor = 1;
+    kind.dilation = unit.dilation;
+    uint32_t columns = args.tile_w / 4, patches = patch_rows(args.tile_h, unit.dilation);
+    uint32_t count = columns * channels * patches * args.tile_n;
+    for (uint32_t index = threadIdx.x; index < count; index += SEP_THREADS) {
+        Patch at = patch_of(index, columns, channels, patches, unit.dilation);
+        const float *g = planes + at.channel * unit.plane + (at.image * unit.in_h + at.row) * unit.in_w + at.column;
+        float *to = rows + at.channel * args.pitch + at.image * args.tile_h * args.tile_w + at.column;
+        float acc[4][4] = {};
+        convolve<K, 1, D>(g, unit.dilation * unit.in_w, depthwise + at.channel * unit.kernel * unit.kernel, kind, acc);
+#pragma unroll
+        for (uint32_t r = 0; r < 4; r++) {
+            uint32_t row = at.row + r * unit.dilation;
+            if (row >= args.tile_h) continue;
+            float4 value = make_float4(acc[r][0], acc[r][1], acc[r][2], acc[r][3]);
+            if (add) value = add_quad(value, load4(to + row * args.tile_w));
+            store4(to + row * args.tile_w, value);
+        }
+    }
+}
+
+// Grid: tiles, runs of channels, inputs.
+KERNEL_RESIDENT(sep_unit_input, SepInputArgs, SEP_THREADS, 2) {
+    DYN_SMEM(float, shared);
+    const SepInput &input = args.input[blockIdx.z];
+    uint32_t tile = blockIdx.x;
+    uint32_t column0 = tile % args.tiles_x * args.tile_w;
+    tile /= args.tiles_x;
+    uint32_t row0 = tile % args.tiles_y * args.tile_h, n0 = tile / args.tiles_y * args.tile_n;
+    uint32_t c0 = blockIdx.y * args.chunk, channels = min(args.chunk, args.c - c0);
+    float *rows = shared + args.rows_at;
+    float *depthwise = shared + args.depthwise_at;
+    bool wide = input.flags & SEP_WIDE;
+    for (uint32_t u = input.first; u < input.first + input.count; u++) {
+        const SepInputUnit &unit = args.unit[u];
+        Planes planes = {args.tile_n, unit.in_h, unit.in_w, unit.plane, args.chunk / 4, args.quads_magic, 1, unit.stride};
+        Source from = {unit.g, nullptr, nullptr, args.n, unit.out_h, unit.out_w, args.c, false, wide};
+        load_planes(shared, planes, from, n0, (int)row0 - (int)unit.padding, (int)column0 - (int)unit.padding, c0);
+        uint32_t taps = unit.kernel * unit.kernel;
+        for (uint32_t i = threadIdx.x; i < channels * taps; i += SEP_THREADS) {
+            uint32_t channel = i / taps, tap = i - channel * taps;
+            depthwise[i] = unit.depthwise[(size_t)(c0 + channel) * taps + taps - 1 - tap];
+        }
+        BARRIER();
+        bool add = u > input.first;
+#define INPUT_PATCHES(K, F, D) input_patches<K, D>(args, unit, channels, shared, depthwise, rows, add)
+        SEP_DISPATCH(unit.kernel, 1, unit.dilation, INPUT_PATCHES)
+        BARRIER();
+    }
+    // du, and du*x in place of g's planes.
+    uint32_t quads = args.chunk / 4, slots = args.pixels / 4;
+    for (uint32_t index = threadIdx.x; index < tile4_count(slots, quads); index += SEP_THREADS) {
+        Tile4 at = tile4(index, quads, args.quads_magic);
+        uint32_t c = 4 * at.quad;
+        if (at.slot >= slots || c >= channels) continue;
+        uint32_t line = 4 * at.slot / args.tile_w, column = column0 + 4 * at.slot - line * args.tile_w;
+        uint32_t image = line / args.tile_h, row = row0 + line - image * args.tile_h;
+        bool inside = n0 + image < args.n && row < args.h;
+        size_t first = (((size_t)(n0 + image) * args.h + row) * args.w + column) * args.c + c0 + c;
+        uint32_t left = channels - c;
+        float4 scale = splat_quad(1.0f), shift = splat_quad(0.0f), du[4], product[4];
+        if (input.scale) {
+            scale = load_quad(input.scale + c0 + c, left, wide);
+            shift = load_quad(input.shift + c0 + c, left, wide);
+        }
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const float *from = rows + (c + j) * args.pitch + 4 * at.slot;
+            du[j] = input.count ? load4(from) : splat_quad(0.0f);
+        }
+        transpose(du);
+#pragma unroll
+        for (uint32_t j = 0; j < 4; j++) {
+            if (inside && column + j < args.w) {
+                size_t offset = first + (size_t)j * args.c;
+                float4 x = load_quad(input.x + offset, left, wide);
+                du[j] = where_positive(input.scale ? fma_quad(scale, x, shift) : x, du[j]);
+                if (input.flags & SEP_ACCUMULATE) du[j] = add_quad(du[j], load_quad(input.du + offset, left, wide));
+                store_quad(input.du + offset, du[j], left, wide);
+                product[j] = mul_quad(du[j], x);
+            } else {
+                du[j] = product[j] = splat_quad(0.0f);
+            }
+        }
+        if (input.partials) {
+            transpose(du);
+            transpose(product);
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                store4(rows + (c + j) * args.pitch + 4 * at.slot, du[j]);
+                store4(shared + (c + j) * args.pitch + 4 * at.slot, product[j]);
+            }
+        }
+    }
+    if (!input.partials) return;
+    BARRIER();
+    float *to = input.partials + (size_t)blockIdx.x * 2 * args.c + c0;
+    for (uint32_t c = warp(); c < channels; c += SEP_THREADS / 32) {
+        float sum = 0.0f, product = 0.0f;
+        for (uint32_t pixel = lane(); pixel < args.pixels; pixel += 32) {
+            sum += rows[c * args.pitch + pixel];
+            product += shared[c * args.pitch + pixel];
+        }
+        sum = warp_sum(sum);
+        product = warp_sum(product);
+        if (lane() == 0) {
+            to[c] = sum;
+            to[args.c + c] = product;
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Lays down the backward pass of units through the depthwise convolutions, to the gradient of what they read. Checks nothing:
+//! `mod.rs` has.
+
+use super::backward::gradient_len;
+use super::forward::affine;
+use super::plan::{Tile, Window, cost, pitch, tile_bytes, tiles};
+use super::{Backward, UNITS, UnitShape};
+use crate::args;
+use crate::channels::{pointer, vector};
+use crate::fold::{self, Fold};
+use crate::images::{Images, Write};
+use crate::program::{Kernel, Program};
+use crate::quads::{SHARED_FLOATS, THREADS, magic, pieces, tile4_rounds};
+use crate::view::View;
+
+pub(super) static KERNEL: Kernel = Kernel::new("sep_unit_input", 256);
+
+const ACCUMULATE: u32 = 1;
+const WIDE: u32 = 2;
+
+args! {
+    struct UnitArgs: 56 {
+        g: u64,
+        depthwise: u64,
+        kernel: u32,
+        stride: u32,
+        dilation: u32,
+        padding: u32,
+        out_h: u32,
+        out_w: u32,
+        in_h: u32,
+        in_w: u32,
+        plane: u32,
+        pad: u32,
+    }
+
+    struct InputOf: 56 {
+        x: u64,
+        scale: u64,
+        shift: u64,
+        du: u64,
+        partials: u64,
+        first: u32,
+        count: u32,
+        flags: u32,
+        pad: u32,
+    }
+
+    struct InputArgs: 1856 {
+        n: u32,
+        h: u32,
+        w: u32,
+        c: u32,
+        tile_n: u32,
+        tile_h: u32,
+        tile_w: u32,
+        tiles_y: u32,
+        tiles_x: u32,
+        pixels: u32,
+        pitch: u32,
+        chunk: u32,
+        quads_magic: u32,
+        rows_at: u32,
+        depthwise_at: u32,
+        pad: u32,
+        input: [InputOf; UNITS],
+        unit: [UnitArgs; UNITS],
+    }
+}
+
+const NO_UNIT: UnitArgs = UnitArgs {
+    g: 0,
+    depthwise: 0,
+    kernel: 0,
+    stride: 0,
+    dilation: 0,
+    padding: 0,
+    out_h: 0,
+    out_w: 0,
+    in_h: 0,
+    in_w: 0,
+    plane: 0,
+    pad: 0,
+};
+
+const NO_INPUT: InputOf =
+    InputOf { x: 0, scale: 0, shift: 0, du: 0, partials: 0, first: 0, count: 0, flags: 0, pad: 0 };
+
+/// How images are cut.
+#[derive(Debug, Copy, Clone)]
+pub(super) struct Cut {
+    pub(super) tile: Tile,
+    pub(super) chunk: usize,
+    pitch: usize,
+    rows_at: usize,
+    depthwise_at: usize,
+    pub(super) floats: usize,
+}
+
+/// The cheapest cut for units of these windows, which see x with stride 1.
+///
+/// # Panics
+/// If none fits: a kernel of hundreds of rows.
+pub(super) fn cut(images: Images, shapes: &[UnitShape]) -> Cut {
+    let windows: Vec<Window> = shapes.iter().map(|shape| Window::new(shape.kernel, 1, shape.dilation)).collect();
+    let taps = shapes.iter().map(|shape| shape.kernel * shape.kernel).max().unwrap_or(0);
+    let cuts = tiles(images).filter_map(|tile| {
+        let plane = windows.iter().map(|window| window.input(tile).2).max().unwrap_or(0);
+        let pitch = pitch(tile.pixels(), tile.w);
+        let of = |chunk: usize| {
+            let rows_at = chunk * plane.max(pitch);
+            let depthwise_at = rows_at + chunk * pitch;
+            let floats = depthwise_at + (chunk * taps).next_multiple_of(4);
+            Cut { tile, chunk, pitch, rows_at, depthwise_at, floats }
+        };
+        let fit = pieces(images.c, 64).map(of).filter(|cut| cut.floats <= SHARED_FLOATS);
+        fit.take(2).map(|cut| (cost_of(images, &windows, cut), cut)).min_by_key(|&(cost, _)| cost)
+    });
+    match cuts.min_by_key(|&(cost, _)| cost) {
+        Some((_, cut)) => cut,
+        None => panic!("sep_unit::backward: {shapes:?} do not fit shared memory"),
+    }
+}
+
+fn cost_of(images: Images, windows: &[Window], cut: Cut) -> usize {
+    let Cut { tile, chunk, .. } = cut;
+    let unit = |window: &Window| {
+        let (h, w, _) = window.input(tile);
+        let patches = (chunk * window.patches(tile)).div_ceil(THREADS);
+        let instructions = tile4_rounds(tile.n * h * w, chunk) * 100 + patches * (window.patch_cost() + 48) + 400;
+        (instructions, tile_bytes(images, (tile.n, h, w), chunk))
+    };
+    let units: Vec<(usize, usize)> = windows.iter().map(unit).collect();
+    let instructions = units.iter().map(|unit| unit.0).sum::<usize>() + tile4_rounds(tile.pixels(), chunk) * 250 + 400;
+    let own = 2 * tile_bytes(images, (tile.n, tile.h, tile.w), chunk);
+    let bytes = units.iter().map(|unit| unit.1).sum::<usize>() + own;
+    cost(tile.count(images) * images.c.div_ceil(chunk), cut.floats, instructions, bytes)
+}
+
+/// Floats of the partial sums of an input, when the units of all inputs have these shapes.
+pub(super) fn partials_len(images: Images, units: impl Iterator<Item = UnitShape>) -> usize {
+    if images.is_empty() {
+        return 0;
+    }
+    cut(images, &distinct(units)).tile.count(images) * 2 * images.c
+}
+
+/// The shapes, each once.
+fn distinct(units: impl Iterator<Item = UnitShape>) -> Vec<UnitShape> {
+    let mut shapes: Vec<UnitShape> = Vec::new();
+    for shape in units {
+        if !shapes.contains(&shape) {
+            shapes.push(shape);
+        }
+    }
+    shapes
+}
+
+/// Units of an input that go in one launch; its first part follows `write`, its last leaves the sums.
+struct Part<'a> {
+    input: &'a Backward<'a>,
+    units: Vec<UnitArgs>,
+    write: Write,
+    last: bool,
+}
+
+/// `scratch` from `used` on is free; the gradients of the depthwise outputs are at its beginning.
+pub(super) fn push(program: &mut Program, images: Images, inputs: &[Backward], scratch: View, used: usize) {
+    let shapes = distinct(inputs.iter().flat_map(|input| input.units.iter().map(|unit| unit.shape)));
+    let cut = cut(images, &shapes);
+    let mut parts: Vec<Part> = Vec::new();
+    let mut at = 0;
+    for input in inputs {
+        let units: Vec<UnitArgs> = input
+            .units
+            .iter()
+            .map(|unit| {
+                let len = unit.shape.output(images).with_channels(images.c).len();
+                let g = scratch.slice(at..at + len);
+                at += gradient_len(images, unit.shape);
+                unit_args(images, unit.shape, g, unit.depthwise, cut.tile)
+            })
+            .collect();
+        let count = units.len().div_ceil(UNITS).max(1);
+        for index in 0..count {
+            let here = units.iter().skip(index * UNITS).take(UNITS).copied().collect();
+            let write = if index == 0 { input.write } else { Write::Accumulate };
+            parts.push(Part { input, units: here, write, last: index + 1 == count });
+        }
+    }
+    let mut folds = Vec::new();
+    let mut used = used;
+    let mut rest = &parts[..];
+    while !rest.is_empty() {
+        // As many inputs as fit; two parts of one input are two launches.
+        let mut count = 0;
+        let mut units = 0;
+        while count < rest.len().min(UNITS) && units + rest[count].units.len() <= UNITS {
+            units += rest[count].units.len();
+            count += 1;
+            if !rest[count - 1].last {
+                break;
+            }
+        }
+        let (here, later) = rest.split_at(count);
+        rest = later;
+        push_launch(program, images, here, &cut, |sums: View<f64>| {
+            let partials = scratch.slice(used..used + cut.tile.count(images) * sums.len);
+            used += partials.len;
+            folds.push(Fold { partials, sums });
+            partials
+        });
+    }
+    fold::partials(program, &folds);
+}
+
+fn unit_args(images: Images, shape: UnitShape, g: View, depthwise: View, tile: Tile) -> UnitArgs {
+    let out = shape.output(images);
+    let (in_h, in_w, plane) = Window::new(shape.kernel, 1, shape.dilation).input(tile);
+    UnitArgs {
+        g: g.address,
+        depthwise: depthwise.address,
+        kernel: shape.kernel as u32,
+        stride: shape.stride as u32,
+        dilation: shape.dilation as u32,
+        padding: shape.padding() as u32,
+        out_h: out.h as u32,
+        out_w: out.w as u32,
+        in_h: in_h as u32,
+        in_w: in_w as u32,
+        plane: plane as u32,
+        pad: 0,
+    }
+}
+
+fn push_launch(
+    program: &mut Program,
+    images: Images,
+    parts: &[Part],
+    cut: &Cut,
+    mut partials: impl FnMut(View<f64>) -> View,
+) {
+    let (tiles_y, tiles_x) = cut.tile.across(images);
+    let mut args = InputArgs {
+        n: images.n as u32,
+        h: images.h as u32,
+        w: images.w as u32,
+        c: images.c as u32,
+        tile_n: cut.tile.n as u32,
+        tile_h: cut.tile.h as u32,
+        tile_w: cut.tile.w as u32,
+        tiles_y: tiles_y as u32,
+        tiles_x: tiles_x as u32,
+        pixels: cut.tile.pixels() as u32,
+        pitch: cut.pitch as u32,
+        chunk: cut.chunk as u32,
+        quads_magic: magic(cut.chunk / 4),
+        rows_at: cut.rows_at as u32,
+        depthwise_at: cut.depthwise_at as u32,
+        pad: 0,
+        input: [NO_INPUT; UNITS],
+        unit: [NO_UNIT; UNITS],
+    };
+    let mut first = 0;
+    for (to, part) in args.input.iter_mut().zip(parts) {
+        let (input, count) = (part.input, part.units.len());
+        args.unit[first..first + count].copy_from_slice(&part.units);
+        let (scale, shift) = affine(input.affine);
+        let addresses = [input.x.address, scale, shift, input.du.address];
+        let wide = vector(images.c, addresses.into_iter().chain(part.units.iter().map(|unit| unit.g)));
+        let accumulate = part.write == Write::Accumulate;
+        *to = InputOf {
+            x: input.x.address,
+            scale,
+            shift,
+            du: input.du.address,
+            partials: pointer(input.sums.filter(|_| part.last).map(&mut partials)),
+            first: first as u32,
+            count: count as u32,
+            flags: if accumulate { ACCUMULATE } else { 0 } | if wide { WIDE } else { 0 },
+            pad: 0,
+        };
+        first += count;
+    }
+    let grid = [cut.tile.count(images) as u32, images.c.div_ceil(cut.chunk) as u32, parts.len() as u32];
+    program.push(&KERNEL, grid, 4 * cut.floats as u32, &args);
+}

@@ -1,0 +1,356 @@
+//! How the units' images are cut into tiles: from shapes alone, so that sums have the same order on every device. Pushes
+//! nothing.
+//!
+//! Every cut that fits shared memory and threads is rated by the instructions that a thread would issue, and the cheapest
+//! is taken. The figures are estimates: a wrong one costs speed, never a result.
+
+use super::UnitShape;
+use crate::args;
+use crate::images::Images;
+use crate::quads::{SHARED_FLOATS, THREADS, column_sums_len, magic, pieces, shares_fit, tile4_rounds};
+
+args! {
+    /// What units of one shape share.
+    pub(super) struct Kind: 144 {
+        kernel: u32,
+        factor: u32,
+        dilation: u32,
+        step: u32,
+        stride: u32,
+        padding: u32,
+        c_in: u32,
+        c_out: u32,
+        out_h: u32,
+        out_w: u32,
+        tile_n: u32,
+        tile_h: u32,
+        tile_w: u32,
+        tiles_y: u32,
+        tiles_x: u32,
+        pub(super) tiles: u32,
+        in_h: u32,
+        in_w: u32,
+        plane: u32,
+        pub(super) pixels: u32,
+        pitch: u32,
+        pub(super) chunk: u32,
+        pub(super) chunks: u32,
+        quads_magic: u32,
+        quads_out_magic: u32,
+        pub(super) split: u32,
+        pub(super) splits: u32,
+        pub(super) first_unit: u32,
+        pub(super) units: u32,
+        pub(super) per_block: u32,
+        pub(super) first_block: u32,
+        rows_at: u32,
+        more_at: u32,
+        pointwise_at: u32,
+        depthwise_at: u32,
+        taps_at: u32,
+    }
+}
+
+/// Blocks of one unit below which a large device is partly idle, some units being computed at once.
+const BLOCKS: usize = 64;
+
+/// Bytes that a multiprocessor moves while each thread of a block issues one instruction.
+const BYTES: usize = 48;
+
+/// Shared memory of the largest device's multiprocessor, in floats, and what a block takes beside its own.
+const MULTIPROCESSOR: usize = 57 * 1024;
+const RESERVED: usize = 256;
+
+/// Images, rows and columns of an output that a block computes at a time; columns are a multiple of 4.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(super) struct Tile {
+    pub(super) n: usize,
+    pub(super) h: usize,
+    pub(super) w: usize,
+}
+
+impl Tile {
+    pub(super) const fn pixels(self) -> usize {
+        self.n * self.h * self.w
+    }
+
+    /// Tiles of an image in rows and columns.
+    pub(super) const fn across(self, out: Images) -> (usize, usize) {
+        (out.h.div_ceil(self.h), out.w.div_ceil(self.w))
+    }
+
+    /// Tiles of all images.
+    pub(super) const fn count(self, out: Images) -> usize {
+        let (y, x) = self.across(out);
+        out.n.div_ceil(self.n) * y * x
+    }
+}
+
+/// Tiles to choose from.
+pub(super) fn tiles(out: Images) -> impl Iterator<Item = Tile> {
+    let whole = out.w.next_multiple_of(4);
+    let widths = [64, 32, 16, 8, 4].into_iter().filter(move |&w| w < whole).chain((whole <= 64).then_some(whole));
+    widths.flat_map(move |w| {
+        let heights = (1..=out.h.min(64)).filter(move |&h| h <= 16 || h.is_multiple_of(4) || h == out.h);
+        heights.flat_map(move |h| {
+            let all = w >= out.w && h == out.h;
+            (1..=if all { out.n.clamp(1, 8) } else { 1 }).map(move |n| Tile { n, h, w })
+        })
+    })
+}
+
+/// A shape reduced by what stride and dilation have in common, and the input of a tile of it.
+#[derive(Debug, Copy, Clone)]
+pub(super) struct Window {
+    kernel: usize,
+    factor: usize,
+    dilation: usize,
+    step: usize,
+}
+
+impl Window {
+    pub(super) fn new(kernel: usize, stride: usize, dilation: usize) -> Self {
+        let gcd = (1..=stride).rev().find(|d| stride.is_multiple_of(*d) && dilation.is_multiple_of(*d)).unwrap_or(1);
+        Self { kernel, factor: stride / gcd, dilation: dilation / gcd, step: gcd }
+    }
+
+    /// Rows of patches; a patch has four rows.
+    const fn patch_rows(self, rows: usize) -> usize {
+        rows.div_ceil(self.dilation).div_ceil(4) * self.dilation
+    }
+
+    /// Patches of a tile in one channel.
+    pub(super) const fn patches(self, tile: Tile) -> usize {
+        tile.n * self.patch_rows(tile.h) * (tile.w / 4)
+    }
+
+    /// Vectors of a patch's window.
+    const fn vectors(self) -> usize {
+        (3 * self.factor + self.dilation * (self.kernel - 1) + 4) / 4
+    }
+
+    /// Rows and columns of a tile's input, and floats of a plane of them.
+    pub(super) fn input(self, tile: Tile) -> (usize, usize, usize) {
+        let rows = 4 * self.patch_rows(tile.h);
+        let h = self.factor * (rows - 1) + self.dilation * (self.kernel - 1) + 1;
+        let w = self.factor * (tile.w - 4) + 4 * self.vectors();
+        (h, w, pitch(tile.n * h * w, tile.w))
+    }
+
+    /// Whether device code knows the shape as constants.
+    pub(super) const fn is_constant(self) -> bool {
+        matches!((self.kernel, self.factor, self.dilation), (3 | 5, 1, 1 | 2) | (3 | 5, 2, 1) | (7, 1 | 2, 1))
+    }
+
+    /// Instructions of one patch's convolution.
+    pub(super) const fn patch_cost(self) -> usize {
+        let products = 16 * self.kernel * self.kernel;
+        // A window's vectors cost four issue slots each; a value at a time costs one per product.
+        let loads = (3 * self.factor + self.kernel) * self.vectors() * 4;
+        40 + if self.is_constant() { products + loads } else { 3 * products }
+    }
+}
+
+impl UnitShape {
+    fn window(self) -> Window {
+        Window::new(self.kernel, self.stride, self.dilation)
+    }
+}
+
+/// `floats`, and as many more as it takes for neighbouring planes to begin in other banks: threads read vectors of `width`
+/// columns of one plane, then of the next.
+pub(super) fn pitch(floats: usize, width: usize) -> usize {
+    if width >= 32 {
+        return floats;
+    }
+    // An odd multiple of `width` words leads through all banks.
+    let period = if width.is_power_of_two() { 2 * width } else { 32 };
+    floats + (width + period - floats % period) % period
+}
+
+/// Bytes of a tile of `images` that a block reads, `chunk` channels of it: memory moves in sectors of 32 bytes.
+pub(super) fn tile_bytes(images: Images, tile: (usize, usize, usize), chunk: usize) -> usize {
+    let (n, h, w) = tile;
+    let bytes = if chunk < images.c { (4 * chunk).next_multiple_of(32) } else { 4 * images.c };
+    n * h.min(images.h) * w.min(images.w) * bytes
+}
+
+/// Cost of `blocks` blocks that take `floats` of shared memory, issue `instructions` a thread and move so many `bytes`. One
+/// half hides behind the other while several blocks share a multiprocessor.
+pub(super) fn cost(blocks: usize, floats: usize, instructions: usize, bytes: usize) -> usize {
+    let (long, short) = (instructions.max(bytes / BYTES), instructions.min(bytes / BYTES));
+    let hidden = match MULTIPROCESSOR / (floats + RESERVED) {
+        0 | 1 => 1,
+        2 => 3,
+        _ => 4,
+    };
+    blocks.max(BLOCKS) * (long + short / hidden)
+}
+
+/// A kind, and the floats of shared memory that it takes.
+#[derive(Debug, Copy, Clone)]
+pub(super) struct Plan {
+    pub(super) kind: Kind,
+    pub(super) floats: usize,
+    cost: usize,
+}
+
+fn cheapest(plans: impl Iterator<Item = Plan>) -> Option<Plan> {
+    plans.min_by_key(|plan| plan.cost)
+}
+
+/// The cut for a forward pass.
+///
+/// # Panics
+/// If none fits: a kernel of hundreds of rows.
+pub(super) fn forward(images: Images, shape: UnitShape) -> Plan {
+    let out = shape.output(images);
+    let cuts = tiles(out).flat_map(|tile| pieces(shape.c_out, 128).take(6).map(move |split| (tile, split)));
+    let plans = cuts.filter_map(|(tile, split)| {
+        let groups = tile.pixels().div_ceil(8);
+        if !shares_fit(split / 4, groups) {
+            return None;
+        }
+        let fit = pieces(shape.c_in, 64).map(|chunk| forward_plan(images, shape, tile, split, chunk));
+        fit.filter(|plan| plan.floats <= SHARED_FLOATS).take(2).min_by_key(|plan| plan.cost)
+    });
+    cheapest(plans).unwrap_or_else(|| panic!("sep_unit::forward: {shape:?} does not fit shared memory"))
+}
+
+fn forward_plan(images: Images, shape: UnitShape, tile: Tile, split: usize, chunk: usize) -> Plan {
+    let (out, window) = (shape.output(images), shape.window());
+    let (in_h, in_w, plane) = window.input(tile);
+    let pitch = pitch(tile.pixels().next_multiple_of(8), tile.w);
+    let rows_at = chunk * plane;
+    let pointwise_at = rows_at + chunk * pitch;
+    let depthwise_at = pointwise_at + chunk * (split + 4);
+    let end = depthwise_at + (chunk * shape.kernel * shape.kernel).next_multiple_of(4);
+    let floats = end.max(rows_at + column_sums_len(split / 4, tile.pixels().div_ceil(8)));
+    let (chunks, splits) = (shape.c_in.div_ceil(chunk), shape.c_out.div_ceil(split));
+    let load = tile4_rounds(tile.n * in_h * in_w, chunk) * 100 + (chunk * split).div_ceil(THREADS) * 16;
+    let patches = (chunk * window.patches(tile)).div_ceil(THREADS) * window.patch_cost();
+    let instructions = chunks * (load + patches + chunk * 44 + 300) + 500;
+    let bytes =
+        chunks * tile_bytes(images, (tile.n, in_h, in_w), chunk) + tile_bytes(out, (tile.n, tile.h, tile.w), split);
+    let cost = cost(tile.count(out) * splits, floats, instructions, bytes);
+    let kind = Kind {
+        split: split as u32,
+        splits: splits as u32,
+        rows_at: rows_at as u32,
+        pointwise_at: pointwise_at as u32,
+        depthwise_at: depthwise_at as u32,
+        ..kind(out, shape, window, tile, chunk, pitch)
+    };
+    Plan { kind, floats, cost }
+}
+
+/// The cut for the backward pass up to the depthwise convolution.
+///
+/// # Panics
+/// If none fits: beyond a thousand output channels, or with a kernel of dozens of rows.
+pub(super) fn backward(images: Images, shape: UnitShape) -> Plan {
+    let out = shape.output(images);
+    let window = shape.window();
+    let plans = tiles(out).filter_map(|tile| {
+        let fit = pieces(shape.c_in, 64).map(|chunk| backward_plan(images, shape, tile, chunk));
+        let fit = fit.filter(|plan| plan.floats <= SHARED_FLOATS);
+        fit.filter(|plan| plan.kind.chunk as usize * window.patches(tile) <= THREADS)
+            .take(2)
+            .min_by_key(|plan| plan.cost)
+    });
+    cheapest(plans).unwrap_or_else(|| panic!("sep_unit::backward: {shape:?} does not fit shared memory"))
+}
+
+fn backward_plan(images: Images, shape: UnitShape, tile: Tile, chunk: usize) -> Plan {
+    let (out, window) = (shape.output(images), shape.window());
+    let (in_h, in_w, plane) = window.input(tile);
+    let (taps, c_out) = (shape.kernel * shape.kernel, shape.c_out.next_multiple_of(4));
+    let patches = chunk * window.patches(tile);
+    // Threads read one vector of each of neighbouring rows.
+    let pitch = pitch(tile.pixels().next_multiple_of(8), 4);
+    let parts = (patches * taps).next_multiple_of(4);
+    // Parts of the depthwise gradient lie where the planes were, which have been read, or behind everything.
+    let constant = window.is_constant();
+    let rows_at = if constant { (chunk * plane).max(parts) } else { chunk * plane };
+    let more_at = rows_at + c_out * pitch;
+    let pointwise_at = (more_at + chunk * pitch).max(rows_at + 16 * THREADS);
+    let depthwise_at = pointwise_at + shape.c_out * (chunk + 4);
+    let end = depthwise_at + (chunk * taps).next_multiple_of(4);
+    let (taps_at, floats) = if constant { (0, end) } else { (end, end + parts) };
+    let chunks = shape.c_in.div_ceil(chunk);
+    let load = tile4_rounds(tile.n * in_h * in_w, chunk) * 100 + tile4_rounds(tile.pixels(), c_out) * 180;
+    let wide = tile.pixels() * chunk > 16 * THREADS;
+    let product =
+        (tile.pixels() * chunk).div_ceil(if wide { 32 } else { 16 } * THREADS) * c_out * if wide { 44 } else { 24 };
+    let pairs = c_out / 4 * chunk / 4;
+    let sharing = (THREADS / pairs).clamp(1, tile.pixels() / 4);
+    let gradient = pairs.div_ceil(THREADS) * (tile.pixels() / 4).div_ceil(sharing) * 96;
+    let sums =
+        (chunk * taps).div_ceil(THREADS) * window.patches(tile) * 6 + (16 * pairs).div_ceil(THREADS) * 4 * sharing;
+    let instructions = load + product + gradient + sums + 2 * window.patch_cost() + 1000;
+    let here = (tile.n, tile.h, tile.w);
+    // x, then two arrays as large as z, then g.
+    let bytes = tile_bytes(images, (tile.n, in_h, in_w), chunk)
+        + 2 * tile_bytes(out, here, shape.c_out)
+        + tile_bytes(out.with_channels(shape.c_in), here, chunk);
+    let cost = cost(tile.count(out) * chunks, floats, instructions, bytes);
+    let per_block = shape.depthwise_len() + shape.pointwise_len();
+    let splits = (128_usize.div_ceil(chunks))
+        .min(out.with_channels(shape.c_in).len() / (2 * per_block))
+        .max(8)
+        .min(tile.count(out));
+    let kind = Kind {
+        splits: splits as u32,
+        rows_at: rows_at as u32,
+        more_at: more_at as u32,
+        pointwise_at: pointwise_at as u32,
+        depthwise_at: depthwise_at as u32,
+        taps_at: taps_at as u32,
+        ..kind(out, shape, window, tile, chunk, pitch)
+    };
+    Plan { kind, floats, cost }
+}
+
+/// What forward and backward have in common.
+fn kind(out: Images, shape: UnitShape, window: Window, tile: Tile, chunk: usize, pitch: usize) -> Kind {
+    let (in_h, in_w, plane) = window.input(tile);
+    let (tiles_y, tiles_x) = tile.across(out);
+    Kind {
+        kernel: shape.kernel as u32,
+        factor: window.factor as u32,
+        dilation: window.dilation as u32,
+        step: window.step as u32,
+        stride: shape.stride as u32,
+        padding: shape.padding() as u32,
+        c_in: shape.c_in as u32,
+        c_out: shape.c_out as u32,
+        out_h: out.h as u32,
+        out_w: out.w as u32,
+        tile_n: tile.n as u32,
+        tile_h: tile.h as u32,
+        tile_w: tile.w as u32,
+        tiles_y: tiles_y as u32,
+        tiles_x: tiles_x as u32,
+        tiles: tile.count(out) as u32,
+        in_h: in_h as u32,
+        in_w: in_w as u32,
+        plane: plane as u32,
+        pixels: tile.pixels() as u32,
+        pitch: pitch as u32,
+        chunk: chunk as u32,
+        chunks: shape.c_in.div_ceil(chunk) as u32,
+        quads_magic: magic(chunk / 4),
+        quads_out_magic: magic(shape.c_out.div_ceil(4)),
+        split: 0,
+        splits: 1,
+        first_unit: 0,
+        units: 0,
+        per_block: 1,
+        first_block: 0,
+        rows_at: 0,
+        more_at: 0,
+        pointwise_at: 0,
+        depthwise_at: 0,
+        taps_at: 0,
+    }
+}
