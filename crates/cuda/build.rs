@@ -4,6 +4,8 @@
 //! nvcc is taken from NVCC, CUDA_HOME, PATH, /usr/local/cuda, or the folder that `cargo xtask cuda-toolkit` makes.
 //! CUDA_COMPUTE_CAP (`90`, or `80,90`) compiles for these architectures alone.
 
+mod nvcc;
+
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
@@ -15,15 +17,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Compute capabilities that get code of their own. Later ones run the PTX of the last.
 const ARCHITECTURES: &[&str] = &["80", "86", "89", "90"];
 
-/// The oldest nvcc, by major version.
-const OLDEST: u32 = 12;
-
 fn main() {
     for name in ["NVCC", "CUDA_HOME", "CUDA_COMPUTE_CAP", "PATH"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
     // The device code, and the list that every new operation is entered in; not all of src, whose Rust changes more often.
-    for path in ["build.rs", "src/device", "src/kernels.rs"] {
+    for path in ["build.rs", "nvcc.rs", "src/device", "src/kernels.rs"] {
         println!("cargo::rerun-if-changed={path}");
     }
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
@@ -38,7 +37,7 @@ fn main() {
 fn compile() -> Result<(), String> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo did not say where the crate is")?);
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo did not say where to write")?);
-    let (nvcc, version) = find_nvcc(&root)?;
+    let nvcc::Nvcc { path: nvcc, version } = nvcc::find(root.ancestors().nth(2))?;
     let architectures = architectures()?;
     let sources = device_code(&root.join("src"))?;
     for (_, path) in &sources {
@@ -77,36 +76,6 @@ fn compile() -> Result<(), String> {
     );
     fs::write(out.join("device_code.rs"), generated)
         .map_err(|error| format!("cannot write to {}: {error}", out.display()))
-}
-
-/// The first nvcc that is new enough, and its version.
-fn find_nvcc(root: &Path) -> Result<(PathBuf, (u32, u32)), String> {
-    let executable = format!("nvcc{}", env::consts::EXE_SUFFIX);
-    let mut candidates: Vec<PathBuf> = env::var_os("NVCC").into_iter().map(PathBuf::from).collect();
-    candidates.extend(env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin").join(&executable)));
-    if let Some(path) = env::var_os("PATH") {
-        candidates.extend(env::split_paths(&path).map(|folder| folder.join(&executable)));
-    }
-    candidates.push(Path::new("/usr/local/cuda/bin").join(&executable));
-    candidates.extend(root.ancestors().nth(2).map(|workspace| workspace.join("cuda-toolkit/bin").join(&executable)));
-    let mut seen = Vec::new();
-    for nvcc in candidates.into_iter().filter(|path| path.is_file()) {
-        match nvcc_version(&nvcc) {
-            Some(version) if version.0 >= OLDEST => return Ok((nvcc, version)),
-            Some((major, minor)) => seen.push(format!("{} is of CUDA {major}.{minor}", nvcc.display())),
-            None => seen.push(format!("{} does not say its version", nvcc.display())),
-        }
-    }
-    let seen = if seen.is_empty() { String::new() } else { format!(" ({})", seen.join(", ")) };
-    Err(format!("no nvcc of CUDA {OLDEST} or later{seen}: run `cargo xtask cuda-toolkit`, or set NVCC or CUDA_HOME"))
-}
-
-/// From `… release 13.0, V13.0.88`.
-fn nvcc_version(nvcc: &Path) -> Option<(u32, u32)> {
-    let output = Command::new(nvcc).arg("--version").output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let (major, minor) = text.split_once("release ")?.1.split_once(',')?.0.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 fn architectures() -> Result<Vec<String>, String> {

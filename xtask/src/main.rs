@@ -4,6 +4,7 @@
 
 mod bench;
 mod check;
+mod cuda_toolkit;
 mod darts;
 mod fetch;
 mod imagenet;
@@ -32,6 +33,8 @@ enum Task {
     Bench(bench::Args),
     /// Everything that CI checks, cheapest first
     Check(check::Args),
+    /// Bring CUDA's compiler and headers to a machine that has none
+    CudaToolkit(cuda_toolkit::Args),
     /// Download, check and unpack datasets
     Fetch(fetch::Args),
     /// Search, select, train and test on CIFAR-10, with a report
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
     let result = match CommandLine::parse().task {
         Task::Bench(args) => bench::run(&args),
         Task::Check(args) => check::run(&args),
+        Task::CudaToolkit(args) => cuda_toolkit::run(&args),
         Task::Fetch(args) => fetch::run(&args),
         Task::ReproduceCifar(args) => reproduce_cifar::run(&args),
         Task::ReproducePtb(args) => reproduce_ptb::run(&args),

@@ -3,6 +3,7 @@
 //! The table [`STEPS`] is the order. A step that wants a tool which is not installed says so and is skipped; under
 //! `--strict` that is a failure, and so is a test that printed `SKIPPED:`. Nothing here installs anything: `.ci/run` does.
 
+mod cuda;
 mod documentation;
 mod graph;
 mod source;
@@ -41,13 +42,14 @@ struct Step {
     run: fn(&mut Context) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step { name: "fmt", run: source::fmt },
     Step { name: "architecture", run: documentation::architecture },
     Step { name: "graph", run: graph::check },
     Step { name: "crate-docs", run: documentation::crates },
     Step { name: "deny", run: source::deny },
     Step { name: "clippy", run: source::clippy },
+    Step { name: "cuda", run: cuda::kernels },
     Step { name: "rustdoc", run: documentation::rustdoc },
     Step { name: "package", run: source::package },
     Step { name: "doctests", run: suite::documentation },

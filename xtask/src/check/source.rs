@@ -40,6 +40,8 @@ pub(super) fn deny(_: &mut Context) -> Result<Outcome> {
 pub(super) fn package(context: &mut Context) -> Result<Outcome> {
     let mut command = cargo();
     command.args(["package", "-q", "--locked", "--allow-dirty", "--workspace", "--exclude", "xtask"]);
+    // Compiles the files of its neighbour, and is for this repository's tests alone.
+    command.args(["--exclude", "darts-cuda-emulator"]);
     // Cargo takes packages of one name, version and target folder for the same, and would build those of an earlier run.
     let folder = tempfile::Builder::new().prefix("package-").tempdir_in(target_dir())?;
     if context.strict {

@@ -36,7 +36,7 @@ pub use compiled::RESOURCES;
 pub(super) const OLDEST_DRIVER: u32 = 12;
 
 /// Version of the nvcc that compiled the device code.
-pub(super) const fn toolkit() -> (u32, u32) {
+pub const fn toolkit() -> (u32, u32) {
     compiled::TOOLKIT
 }
 

@@ -21,7 +21,7 @@ use crate::backend::{Backend, Recording};
 use crate::error::{Error, Result};
 use crate::program::{Launch, Program};
 
-pub use code::{RESOURCES, Resources};
+pub use code::{RESOURCES, Resources, toolkit};
 use failure::Failed;
 use staging::Ring;
 
@@ -254,7 +254,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub fn device_count() -> Result<usize> {
     let supported = driver_version()?;
     if supported.0 < code::OLDEST_DRIVER {
-        return Err(Error::DriverTooOld { supported, needed: code::toolkit() });
+        return Err(Error::DriverTooOld { supported, needed: toolkit() });
     }
     match result::init() {
         Ok(()) => {}

@@ -1,7 +1,7 @@
 //! The backend over NVIDIA's driver, on a driver that is the emulator: copies, graphs, errors. Each test runs its body in a
 //! child process of its own, whose loader finds the fake driver first.
 
-#![cfg(all(unix, feature = "driver"))]
+#![cfg(all(unix, feature = "cuda"))]
 
 use std::process::Command;
 
