@@ -45,7 +45,8 @@ impl Darts {
             let path = path.canonicalize().with_context(|| format!("cannot resolve {}", path.display()))?;
             return Ok(Self { path });
         }
-        run(cargo().args(["build", "-q", "--release", "--locked", "-p", "darts-cli"]))?;
+        // With xtask, which is built already: alone, the binary's libraries would be compiled once more with fewer features.
+        run(cargo().args(["build", "-q", "--release", "--locked", "-p", "darts-cli", "-p", "xtask"]))?;
         Ok(Self { path: target_dir().join("release").join(format!("darts{}", env::consts::EXE_SUFFIX)) })
     }
 

@@ -20,8 +20,8 @@ pub struct Plan {
     len: usize,
 }
 
-/// A buffer of an arena: its place, not its contents.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+/// A buffer of an arena: its place, not its contents. The default one is empty.
+#[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
 pub struct Slot {
     offset: usize,
     len: usize,

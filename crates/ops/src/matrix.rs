@@ -209,7 +209,7 @@ pub(crate) fn accumulate_outer<L: Lanes>(lanes: L, strip: Strip, k: usize, other
 /// # Safety
 /// Those elements are readable for r < R, k < depth, v < V.
 #[inline(always)]
-unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
+pub(crate) unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
     lanes: L,
     depth: usize,
     (a, a_row, a_step): (*const f32, usize, usize),

@@ -59,6 +59,8 @@ pub(crate) struct Builder {
     pub(crate) buffers: usize,
     /// Lengths, per sample, of the largest set of temporaries that any stage's backward needs at once.
     temporaries: Vec<usize>,
+    /// Room for activations that are computed twice instead of kept.
+    transients: Vec<Slot>,
 }
 
 impl Builder {
@@ -67,6 +69,20 @@ impl Builder {
         let id = self.buffers;
         self.buffers += 1;
         Buffer { slot: self.activations.reserve(shape.len()), shape, id }
+    }
+
+    /// The `index`-th activation that a stage computes, uses and gives up: all stages share its room.
+    pub(crate) fn transient(&mut self, index: usize, shape: Geometry) -> Buffer {
+        let id = self.buffers;
+        self.buffers += 1;
+        if self.transients.len() <= index {
+            self.transients.resize(index + 1, Slot::default());
+        }
+        if self.transients[index].len() < shape.len() {
+            // A room that turns out too small stays with those that were planned in it: activations shrink from cell to cell.
+            self.transients[index] = self.activations.reserve(shape.len());
+        }
+        Buffer { slot: self.transients[index].first(shape.len()), shape, id }
     }
 
     /// Plans a vector of per-channel coefficients.

@@ -10,7 +10,9 @@
 //!
 //! The backward pass goes through the nodes in the opposite order. When the gradient of node i is complete, one pass over
 //! it and all z_o gives S₀ = Σ dnode and S₁ = Σ dnode·z per channel; from these come the gradient of w_o, those of BN, and
-//! the coefficients with which the kernels form dz_o while they read: no tensor of a BN is ever stored.
+//! the coefficients with which the kernels form dz_o while they read: no tensor of a BN is ever stored. The outputs of first units
+//! of separable convolutions, a third of a cell's activations, are not stored either: backward computes them again, for one
+//! source at a time.
 
 use darts_ops::sep_unit::{self, UnitBackward, UnitForward};
 use darts_ops::{BnTerm, Slot, Upstream, UpstreamTerm, Write, mix, pool};
@@ -19,7 +21,7 @@ use super::build::{Buffer, Builder};
 use super::convolution::{Activate, Arriving};
 use super::norm::Norm;
 use super::operation::{Kind, Operation, Placement, SharedPool, Unit};
-use super::pass::{Backward, Forward, disjoint};
+use super::pass::{Backward, Forward, Workspace, disjoint};
 use crate::error::Error;
 use crate::primitive::Primitive;
 
@@ -62,14 +64,16 @@ impl Graph {
         nodes.extend((input_count..=last).map(|_| builder.buffer(shape)));
         let gradients: Vec<Buffer> = nodes.iter().map(|node| builder.buffer(node.shape)).collect();
         let mut pools = Vec::new();
-        let mut operations = Vec::with_capacity(entries.len());
+        let mut operations: Vec<Operation> = Vec::with_capacity(entries.len());
         for entry in entries {
+            let siblings = operations.iter().filter(|o| o.source == entry.source);
             let place = Placement {
                 name: &entry.name,
                 source: entry.source,
                 target: entry.target,
                 stride: if entry.source < input_count { stride } else { 1 },
                 weight: entry.weight,
+                separable_before: siblings.filter(|o| matches!(o.kind, Kind::Separable { .. })).count(),
             };
             let source = nodes[entry.source].shape;
             operations.push(Operation::new(builder, &mut pools, entry.primitive, &place, source, affine)?);
@@ -142,9 +146,9 @@ impl Graph {
         let active = move |o: &Operation| input.is_active(o.weight);
         let x = &self.nodes[source];
         let first: Vec<&Unit> = self.from(source, active).filter_map(Operation::first_unit).collect();
-        units_forward(pass, x, None, &first);
+        units_and_norms_forward(pass, x, None, &first);
         for (_, first, second) in self.separable(source, active) {
-            units_forward(pass, &first.z, Some(&first.norm), &[second]);
+            units_and_norms_forward(pass, &first.z, Some(&first.norm), &[second]);
         }
         for (index, shared) in self.pools.iter().enumerate().filter(|(_, p)| p.source == source) {
             let norms: Vec<Option<&Norm>> = self.pool_users(index, active).map(Operation::norm).collect();
@@ -264,6 +268,8 @@ impl Graph {
         let dx = &self.gradients[source];
         let temporaries: Vec<Slot> = pass.temporaries.iter().map(|&t| pass.ws.scaled(t)).collect();
 
+        let again: Vec<&Unit> = self.separable(source, active).map(|(_, first, _)| first).collect();
+        units_forward(pass.ws, input.theta, x, None, &again, &mut vec![None; again.len()]);
         // Second units first: each leaves the gradient of its input in a temporary.
         for ((operation, first, second), &slot) in self.separable(source, active).zip(&temporaries) {
             let du = pass.ws.exact(slot, &first.z);
@@ -380,20 +386,30 @@ impl Graph {
 }
 
 /// z of `units`, all of which read `x`, with its norm's affine where it has one; then their own norms.
-fn units_forward(pass: &mut Forward, x: &Buffer, norm: Option<&Norm>, units: &[&Unit]) {
-    if units.is_empty() {
-        return;
-    }
+fn units_and_norms_forward(pass: &mut Forward, x: &Buffer, norm: Option<&Norm>, units: &[&Unit]) {
     let mut sums: Vec<Option<Vec<f64>>> = units.iter().map(|u| pass.sums(u.shape.c_out)).collect();
-    let theta = pass.input.theta;
-    let ws = &mut *pass.ws;
+    units_forward(pass.ws, pass.input.theta, x, norm, units, &mut sums);
+    for (unit, sums) in units.iter().zip(&sums) {
+        unit.norm.forward(pass, sums.as_deref(), pass.ws.batch * unit.z.shape.pixels());
+    }
+}
+
+/// z of `units`, all of which read `x`, with its norm's affine where it has one; [Σz | Σz²] of each where there is room for it.
+fn units_forward(
+    ws: &mut Workspace,
+    theta: &[f32],
+    x: &Buffer,
+    norm: Option<&Norm>,
+    units: &[&Unit],
+    sums: &mut [Option<Vec<f64>>],
+) {
     let (images, x) = (ws.images(x.shape), ws.slot(x));
     let write: Vec<Slot> = units.iter().map(|u| ws.slot(&u.z)).collect();
     let (read, write) = ws.activations.split(&[x], &write);
     let mut calls: Vec<UnitForward> = units
         .iter()
         .zip(write)
-        .zip(&mut sums)
+        .zip(sums)
         .map(|((unit, z), sums)| UnitForward {
             shape: unit.shape,
             depthwise: &theta[unit.depthwise.clone()],
@@ -403,9 +419,6 @@ fn units_forward(pass: &mut Forward, x: &Buffer, norm: Option<&Norm>, units: &[&
         })
         .collect();
     sep_unit::forward(images, read[0], norm.map(|n| n.affine(&ws.channels)), &mut calls);
-    for (unit, sums) in units.iter().zip(&sums) {
-        unit.norm.forward(pass, sums.as_deref(), pass.ws.batch * unit.z.shape.pixels());
-    }
 }
 
 /// Gradients of the weights of `units`, and `du`, that of what they all read.

@@ -37,6 +37,7 @@ pub(crate) enum Kind {
         norm: Option<Norm>,
     },
     Dilated(Unit),
+    /// The first unit's z is not kept: backward computes it again.
     Separable {
         first: Unit,
         second: Unit,
@@ -69,6 +70,8 @@ pub(crate) struct Placement<'a> {
     pub(crate) target: usize,
     pub(crate) stride: usize,
     pub(crate) weight: Option<usize>,
+    /// How many separable convolutions out of the same source were built before.
+    pub(crate) separable_before: usize,
 }
 
 /// A pool that every edge out of `source` shares.
@@ -86,6 +89,7 @@ impl Unit {
         input: Geometry,
         (kernel, stride, dilation): (usize, usize, usize),
         affine: bool,
+        transient: Option<usize>,
     ) -> Self {
         let [depthwise, pointwise, norm] = names;
         let output = input.strided(stride);
@@ -96,7 +100,10 @@ impl Unit {
             depthwise: builder.conv_weight(depthwise, [c, 1, kernel, kernel]),
             pointwise: builder.conv_weight(pointwise, [c, c, 1, 1]),
             norm: Norm::new(builder, &norm, c, affine),
-            z: builder.buffer(output),
+            z: match transient {
+                Some(index) => builder.transient(index, output),
+                None => builder.buffer(output),
+            },
         }
     }
 }
@@ -113,17 +120,15 @@ impl Operation {
         input: Geometry,
         affine: bool,
     ) -> Result<Self, Error> {
-        let &Placement { name, stride, source, .. } = place;
+        let &Placement { name, stride, source, separable_before, .. } = place;
         let n = |leaf: &str| join(name, leaf);
-        let unit = |builder: &mut Builder, leaves: [&str; 3], kernel, stride, dilation, shape| {
-            Unit::new(builder, leaves.map(n), shape, (kernel, stride, dilation), affine)
-        };
+        let (outer, inner) = (["op.1.weight", "op.2.weight", "op.3"], ["op.5.weight", "op.6.weight", "op.7"]);
         let separable = |builder: &mut Builder, kernel| Kind::Separable {
-            first: unit(builder, ["op.1.weight", "op.2.weight", "op.3"], kernel, stride, 1, input),
-            second: unit(builder, ["op.5.weight", "op.6.weight", "op.7"], kernel, 1, 1, input.strided(stride)),
+            first: Unit::new(builder, outer.map(n), input, (kernel, stride, 1), affine, Some(separable_before)),
+            second: Unit::new(builder, inner.map(n), input.strided(stride), (kernel, 1, 1), affine, None),
         };
         let dilated = |builder: &mut Builder, kernel| {
-            Kind::Dilated(unit(builder, ["op.1.weight", "op.2.weight", "op.3"], kernel, stride, 2, input))
+            Kind::Dilated(Unit::new(builder, outer.map(n), input, (kernel, stride, 2), affine, None))
         };
         let mut pool = |builder: &mut Builder, kind| {
             let shape = PoolShape { kind, kernel: 3, stride, padding: 1, relu: false };

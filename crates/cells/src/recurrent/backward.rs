@@ -1,10 +1,12 @@
 //! The pass through time, backwards. Gates are overwritten with their gradients as the pass meets them, so that afterwards the
 //! gradient of every matrix is one product over all time steps.
 
+use std::ops::Range;
+
 use darts_ops::{
     embedding,
     images::Write,
-    matmul::{Matrix, MatrixMut, multiply},
+    matmul::{Matrix, MatrixMut, Packed, multiply, multiply_packed},
     recurrent_node::{self, EdgeBackward, Function, Mix, NodeShape, NormalizationBackward},
 };
 
@@ -65,11 +67,12 @@ impl RecurrentNetwork {
         if group.is_empty() {
             return;
         }
-        let columns = group.len() * 2 * hidden;
+        let wide = 2 * hidden;
+        let columns = group.len() * wide;
         let d_gates = &ws.gates[from][step * batch * columns..];
         add_product(
             Matrix::new(d_gates, batch, columns),
-            self.group_matrix(&ws.concatenated, from).transposed(),
+            (&ws.packed.nodes_transposed, group.start * wide..group.end * wide),
             input.masks.h,
             &mut ws.masked[..batch * hidden],
             &mut ws.d_states[from][..batch * hidden],
@@ -153,10 +156,9 @@ impl RecurrentNetwork {
         let s = &ws.states[0][step * state..(step + 1) * state];
         let normalization = self.normalization_backward(ws, 0, step);
         recurrent_node::backward(NodeShape { batch, hidden }, &mut [edge], s, &mut d_node[..state], normalization);
-        let w0 = &input.theta[self.places.w0.clone()][2 * hidden * hidden..];
         add_product(
             Matrix::new(&gates0[2 * step * state..], batch, 2 * hidden),
-            Matrix::new(w0, hidden, 2 * hidden).transposed(),
+            (&ws.packed.h_transposed, 0..2 * hidden),
             input.masks.h,
             &mut ws.masked[..state],
             &mut d_hidden[..state],
@@ -215,12 +217,19 @@ impl RecurrentNetwork {
 }
 
 /// out += (a·b)·mask, with `buffer` for the product where there is a mask.
-fn add_product(a: Matrix, b: Matrix, mask: Option<&[f32]>, buffer: &mut [f32], out: &mut [f32], hidden: usize) {
+fn add_product(
+    a: Matrix,
+    (b, rows): (&Packed, Range<usize>),
+    mask: Option<&[f32]>,
+    buffer: &mut [f32],
+    out: &mut [f32],
+    hidden: usize,
+) {
     let batch = out.len() / hidden;
     match mask {
-        None => multiply(a, b, MatrixMut::new(out, batch, hidden), Write::Accumulate),
+        None => multiply_packed(a, b, rows, 0..1, MatrixMut::new(out, batch, hidden), Write::Accumulate),
         Some(mask) => {
-            multiply(a, b, MatrixMut::new(buffer, batch, hidden), Write::Overwrite);
+            multiply_packed(a, b, rows, 0..1, MatrixMut::new(buffer, batch, hidden), Write::Overwrite);
             for ((out, term), mask) in out.iter_mut().zip(buffer).zip(mask) {
                 *out += *term * mask;
             }

@@ -3,7 +3,7 @@
 use darts_ops::{
     embedding::{self, Lookup},
     images::Write,
-    matmul::{Matrix, MatrixMut, multiply},
+    matmul::{Matrix, MatrixMut, multiply, multiply_packed},
     recurrent_node::{self, Edge, Function, Mix, NodeShape, Normalization},
 };
 use rayon::prelude::*;
@@ -97,16 +97,22 @@ impl RecurrentNetwork {
         Lookup { tokens: input.tokens, batch: input.batch, hidden: self.config.hidden, rows, locked }
     }
 
-    /// Puts the matrices of all nodes side by side and sorts the operation weights by function.
+    /// Lays out the matrices that meet every time step and sorts the operation weights by function.
     fn gather(&self, ws: &mut Workspace, input: &Input) {
-        let wide = 2 * self.config.hidden;
-        let row = self.cell.nodes() * wide;
-        ws.concatenated.par_chunks_mut(row).enumerate().for_each(|(unit, row)| {
-            for (block, &node) in row.chunks_exact_mut(wide).zip(&self.cell.order) {
-                let matrix = &input.theta[self.places.nodes[node - 1].clone()];
-                block.copy_from_slice(&matrix[unit * wide..(unit + 1) * wide]);
+        let (hidden, wide) = (self.config.hidden, 2 * self.config.hidden);
+        let packed = &mut ws.packed;
+        let h = Matrix::new(&input.theta[self.places.w0.clone()][wide * hidden..], hidden, wide);
+        packed.h.pack(0, 0, h);
+        if ws.mode == Mode::Training {
+            packed.h_transposed.pack(0, 0, h.transposed());
+        }
+        for (block, &node) in self.cell.order.iter().enumerate() {
+            let matrix = Matrix::new(&input.theta[self.places.nodes[node - 1].clone()], hidden, wide);
+            packed.nodes.pack(block, 0, matrix);
+            if ws.mode == Mode::Training {
+                packed.nodes_transposed.pack(0, block * wide, matrix.transposed());
             }
-        });
+        }
         let columns = &self.cell.columns;
         for (mix, weights) in ws.mixes.iter_mut().zip(input.weights.chunks_exact(columns.len().max(1))) {
             *mix = [0.0; 4];
@@ -129,10 +135,11 @@ impl RecurrentNetwork {
         let kept = ws.kept(step);
         let h = &ws.raw[step * state..(step + 1) * state];
         let gates = &mut ws.gates0[2 * step * state..2 * (step + 1) * state];
-        let w0 = &input.theta[self.places.w0.clone()][2 * hidden * hidden..];
-        multiply(
+        multiply_packed(
             Matrix::new(under_mask(h, input.masks.h, &mut ws.masked), batch, hidden),
-            Matrix::new(w0, hidden, 2 * hidden),
+            &ws.packed.h,
+            0..hidden,
+            0..1,
             MatrixMut::new(gates, batch, 2 * hidden),
             Write::Accumulate,
         );
@@ -179,20 +186,14 @@ impl RecurrentNetwork {
         let kept = ws.kept(step);
         let columns = group.len() * 2 * hidden;
         let s = &ws.states[from][kept * batch * hidden..(kept + 1) * batch * hidden];
-        multiply(
+        multiply_packed(
             Matrix::new(under_mask(s, input.masks.h, &mut ws.masked), batch, hidden),
-            self.group_matrix(&ws.concatenated, from),
+            &ws.packed.nodes,
+            0..hidden,
+            group.clone(),
             MatrixMut::new(&mut ws.gates[from][kept * batch * columns..], batch, columns),
             Write::Overwrite,
         );
-    }
-
-    /// The columns of `concatenated` that a state is multiplied with, `[H, group·2H]`.
-    pub(super) fn group_matrix<'a>(&self, concatenated: &'a [f32], from: usize) -> Matrix<'a> {
-        let wide = 2 * self.config.hidden;
-        let group = &self.cell.groups[from];
-        let data = &concatenated[group.start * wide..];
-        Matrix::with_stride(data, self.config.hidden, group.len() * wide, self.cell.nodes() * wide)
     }
 
     /// The next hidden state: the mean of the concat nodes.

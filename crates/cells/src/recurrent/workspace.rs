@@ -1,7 +1,7 @@
 //! The buffers of a recurrent network's passes, allocated once for the longest sequence and the largest batch. Shorter sequences
 //! and smaller batches use the beginning of each. The buffers hold what the last pass left; nothing is computed here.
 
-use darts_ops::tied_decoder;
+use darts_ops::{matmul::Packed, tied_decoder};
 
 use super::{RecurrentConfig, cell::Cell};
 
@@ -20,10 +20,62 @@ struct Sizes {
     state: usize,
     kept: usize,
     gates: Vec<usize>,
-    concatenated: usize,
+    matrices: usize,
+    packed: usize,
     chunk: usize,
     rstd: usize,
     training: bool,
+}
+
+/// Rows, columns of a block and blocks of each of the [`PackedMatrices`].
+struct PackedShapes {
+    h: [usize; 3],
+    h_transposed: [usize; 3],
+    nodes: [usize; 3],
+    nodes_transposed: [usize; 3],
+}
+
+impl PackedShapes {
+    fn new(cell: &Cell, hidden: usize, training: bool) -> Self {
+        let (wide, nodes) = (2 * hidden, cell.nodes());
+        let backward = |rows: usize| [if training { rows } else { 0 }, hidden, 1];
+        Self {
+            h: [hidden, wide, 1],
+            h_transposed: backward(wide),
+            nodes: [hidden, wide, nodes],
+            nodes_transposed: backward(nodes * wide),
+        }
+    }
+
+    fn floats(&self) -> usize {
+        let all = [self.h, self.h_transposed, self.nodes, self.nodes_transposed];
+        all.into_iter().map(|[rows, columns, blocks]| Packed::floats(rows, columns, blocks)).sum()
+    }
+}
+
+/// The matrices that meet a state at every time step, laid out for that once a pass.
+#[derive(Debug)]
+pub(super) struct PackedMatrices {
+    /// W₀'s half for the hidden state, `[H, 2H]`.
+    pub(super) h: Packed,
+    /// Its transpose; empty without backward passes.
+    pub(super) h_transposed: Packed,
+    /// The matrices of all nodes, a block `[H, 2H]` each, in the cell's order.
+    pub(super) nodes: Packed,
+    /// Their transposes below each other, `[N·2H, H]`; empty without backward passes.
+    pub(super) nodes_transposed: Packed,
+}
+
+impl PackedMatrices {
+    fn new(shapes: PackedShapes) -> Self {
+        let packed = |[rows, columns, blocks]: [usize; 3]| Packed::new(rows, columns, blocks);
+        Self {
+            h: packed(shapes.h),
+            h_transposed: packed(shapes.h_transposed),
+            nodes: packed(shapes.nodes),
+            nodes_transposed: packed(shapes.nodes_transposed),
+        }
+    }
 }
 
 impl Sizes {
@@ -36,7 +88,8 @@ impl Sizes {
             state,
             kept: kept * state,
             gates: cell.groups.iter().map(|group| group.len() * 2 * kept * state).collect(),
-            concatenated: cell.nodes() * 2 * config.hidden * config.hidden,
+            matrices: cell.nodes() * 2 * config.hidden * config.hidden,
+            packed: PackedShapes::new(cell, config.hidden, training).floats(),
             chunk: tied_decoder::chunk_len(config.vocabulary, steps * batch),
             rstd: if cell.normalized { cell.states() * kept * config.hidden } else { 0 },
             training,
@@ -45,8 +98,8 @@ impl Sizes {
 
     fn total(&self, states: usize) -> usize {
         let both = 6 * self.tokens + 2 * self.state + states * self.kept + self.gates.iter().sum::<usize>();
-        let both = both + self.concatenated + self.chunk + self.rstd;
-        let backward = 2 * self.tokens + (states + 1) * self.state + self.concatenated;
+        let both = both + self.packed + self.chunk + self.rstd;
+        let backward = 2 * self.tokens + (states + 1) * self.state + self.matrices;
         both + if self.training { backward } else { 0 }
     }
 }
@@ -78,8 +131,8 @@ pub struct Workspace {
     pub(super) masked: Vec<f32>,
     /// 1/σ of every state's batch norms, `[states, T, H]`.
     pub(super) rstd: Vec<f32>,
-    /// The matrices of all nodes side by side, `[H, N·2H]`.
-    pub(super) concatenated: Vec<f32>,
+    /// The matrices that meet a state at every time step.
+    pub(super) packed: PackedMatrices,
     /// Weights of tanh, relu, sigmoid, identity of every edge.
     pub(super) mixes: Vec<[f32; 4]>,
     /// Some rows of logits.
@@ -92,7 +145,7 @@ pub struct Workspace {
     pub(super) d_states: Vec<Vec<f32>>,
     /// Gradient of the hidden state between two time steps `[B, H]`.
     pub(super) d_hidden: Vec<f32>,
-    /// Gradient of the concatenated matrices.
+    /// Gradient of the matrices of all nodes side by side, `[H, N·2H]`.
     pub(super) d_concatenated: Vec<f32>,
     /// Gradients of `mixes`.
     pub(super) d_mixes: Vec<[f64; 4]>,
@@ -118,14 +171,14 @@ impl Workspace {
             output: vec![0.0; sizes.tokens],
             masked: vec![0.0; sizes.tokens.max(sizes.state)],
             rstd: vec![0.0; sizes.rstd],
-            concatenated: vec![0.0; sizes.concatenated],
+            packed: PackedMatrices::new(PackedShapes::new(cell, config.hidden, sizes.training)),
             mixes: vec![[0.0; 4]; cell.mixed_edges()],
             chunk: vec![0.0; sizes.chunk],
             d_output: backward(sizes.tokens),
             d_x: backward(sizes.tokens),
             d_states: (0..states).map(|_| backward(sizes.state)).collect(),
             d_hidden: backward(sizes.state),
-            d_concatenated: backward(sizes.concatenated),
+            d_concatenated: backward(sizes.matrices),
             d_mixes: vec![[0.0; 4]; cell.mixed_edges()],
         }
     }

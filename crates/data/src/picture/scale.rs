@@ -3,8 +3,9 @@
 
 use std::cell::RefCell;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::dataset::{CHANNELS, ImageSize};
 use crate::transform::Region;
@@ -36,13 +37,14 @@ pub(crate) fn scale(image: &[u8], source: ImageSize, region: Region, size: Image
     }
     let options =
         ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).crop(left, top, width, height);
-    let from = ImageRef::new(source.width as u32, source.height as u32, image, PixelType::U8x3)
+    // Of one type of pixels: the function for all of them would compile the whole library.
+    let from = TypedImageRef::<U8x3>::from_buffer(source.width as u32, source.height as u32, image)
         .expect("the slice has the image's length");
-    let mut to = Image::from_slice_u8(size.width as u32, size.height as u32, out, PixelType::U8x3)
+    let mut to = TypedImage::<U8x3>::from_buffer(size.width as u32, size.height as u32, out)
         .expect("the slice has the size's length");
     RESIZER
-        .with_borrow_mut(|resizer| resizer.resize(&from, &mut to, &options))
-        .expect("both images hold bytes of three channels, and the region lies inside");
+        .with_borrow_mut(|resizer| resizer.resize_typed(&from, &mut to, &options))
+        .expect("the region lies inside the image");
 }
 
 /// (start, length) of an interval of [0, most], at least a thousandth of a pixel long.

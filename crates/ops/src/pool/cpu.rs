@@ -8,6 +8,7 @@ use crate::scratch;
 use crate::simd::{InstructionSet, Kernel, Lanes, MAX_LANES};
 use crate::upstream;
 use rayon::prelude::*;
+use std::ops::Range;
 
 pub(super) fn forward(
     set: InstructionSet,
@@ -139,26 +140,6 @@ fn largest<L: Lanes>(lanes: L, to: &mut [f32], x: &[f32]) {
     }
 }
 
-/// Where x\[i\] is the maximum z\[i\], moves dz\[i\] to dx\[i\] (added).
-#[inline(always)]
-fn give<L: Lanes>(lanes: L, (x, z): (&[f32], &[f32]), dz: &mut [f32], dx: &mut [f32]) {
-    let len = x.len().min(z.len()).min(dz.len()).min(dx.len());
-    for i in (0..len).step_by(L::LANES) {
-        let here = len - i;
-        // SAFETY: i < len, and all slices have at least len floats.
-        unsafe {
-            let x = lanes.load_up_to(x.as_ptr().add(i), here);
-            let z = lanes.load_up_to(z.as_ptr().add(i), here);
-            let (dz, dx) = (dz.as_mut_ptr().add(i), dx.as_mut_ptr().add(i));
-            let gradient = lanes.load_up_to(dz, here);
-            let given = lanes.where_equal(x, z, gradient);
-            lanes.store_up_to(dx, lanes.add(lanes.load_up_to(dx, here), given), here);
-            // What was given leaves 0; an infinite gradient leaves NaN, which is as good as lost.
-            lanes.store_up_to(dz, lanes.mul_add(given, lanes.splat(-1.0), gradient), here);
-        }
-    }
-}
-
 /// to\[i\] += x\[i\].
 #[inline(always)]
 fn add(to: &mut [f32], x: &[f32]) {
@@ -267,7 +248,7 @@ impl Kernel for BackwardImage<'_> {
     }
 }
 
-/// Gives each dz of output row `oy` to the first cell that equals the maximum; `dz` holds what is not given yet.
+/// Gives each dz of output row `oy` to the first cell that equals the maximum.
 #[inline(always)]
 fn max_row<L: Lanes>(
     lanes: L,
@@ -278,21 +259,65 @@ fn max_row<L: Lanes>(
     dz: &mut [f32],
     dx: &mut [f32],
 ) {
-    let (c, width) = (images.c, images.w * images.c);
-    let count = z.len() / c;
+    let c = images.c;
     if shape.relu {
         // All cells are at most 0: they tie at relu(x) = 0, where the derivative is 0.
         for (dz, &z) in dz.iter_mut().zip(z) {
             *dz = if z > 0.0 { *dz } else { 0.0 };
         }
     }
-    for y in shape.window(oy, images.h) {
-        let (x, dx) = (&x[y * width..][..width], &mut dx[y * width..][..width]);
-        for tap in 0..shape.kernel {
-            for (to, from, run) in shape.runs(tap, images.w, count) {
-                let (x, dx) = (&x[from * c..][..run * c], &mut dx[from * c..][..run * c]);
-                let (z, dz) = (&z[to * c..][..run * c], &mut dz[to * c..][..run * c]);
-                give(lanes, (x, z), dz, dx);
+    let rows = shape.window(oy, images.h);
+    for (ox, (z, dz)) in z.chunks_exact(c).zip(dz.chunks_exact(c)).enumerate() {
+        let window = Window { rows: rows.clone(), columns: shape.window(ox, images.w), width: images.w, c };
+        let whole = c / L::LANES * L::LANES;
+        for channel in (0..whole).step_by(L::LANES) {
+            window.give::<L, true>(lanes, channel, (x, dx), (z, dz));
+        }
+        if whole < c {
+            window.give::<L, false>(lanes, whole, (x, dx), (z, dz));
+        }
+    }
+}
+
+/// The cells of an image that one output pixel is taken from.
+struct Window {
+    rows: Range<usize>,
+    columns: Range<usize>,
+    /// Columns of the image.
+    width: usize,
+    c: usize,
+}
+
+impl Window {
+    /// Adds dz to dx at the first cell, in scan order, where x is the maximum z: for a vector of channels from `channel` on, `WHOLE` or
+    /// cut at C.
+    #[inline(always)]
+    fn give<L: Lanes, const WHOLE: bool>(
+        &self,
+        lanes: L,
+        channel: usize,
+        (x, dx): (&[f32], &mut [f32]),
+        (z, dz): (&[f32], &[f32]),
+    ) {
+        let here = if WHOLE { L::LANES } else { self.c - channel };
+        let len = self.rows.end * self.width * self.c;
+        assert!(x.len() >= len && dx.len() >= len && z.len() >= self.c && dz.len() >= self.c, "pool: window");
+        assert!(channel + here <= self.c && self.columns.end <= self.width, "pool: window");
+        // SAFETY: the cells lie in rows and columns of an image of which `x` and `dx` hold at least `rows.end` rows; of every pixel the
+        // channels channel..channel + here are touched, which are below C.
+        unsafe {
+            let z = lanes.load_up_to(z.as_ptr().add(channel), here);
+            let mut left = lanes.load_up_to(dz.as_ptr().add(channel), here);
+            for row in self.rows.clone() {
+                let mut at = (row * self.width + self.columns.start) * self.c + channel;
+                for _ in self.columns.clone() {
+                    let dx = dx.as_mut_ptr().add(at);
+                    let given = lanes.where_equal(lanes.load_up_to(x.as_ptr().add(at), here), z, left);
+                    lanes.store_up_to(dx, lanes.add(lanes.load_up_to(dx, here), given), here);
+                    // What was given leaves 0; an infinite gradient leaves NaN, which is as good as lost.
+                    left = lanes.mul_add(given, lanes.splat(-1.0), left);
+                    at += self.c;
+                }
             }
         }
     }

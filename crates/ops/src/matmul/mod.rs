@@ -1,11 +1,16 @@
 //! Dense products of matrices of any size, with the `gemm` crate: recurrent weights, embeddings, decoders. Refuses to fuse
-//! anything with the product; small strips against small matrices are the business of the convolution kernels.
+//! anything with the product; small strips against small matrices are the business of the convolution kernels. A matrix that meets
+//! many others, one after the other, is laid out once ([`Packed`]) and multiplied with a kernel of our own.
 //!
 //! gemm picks its own instruction set (AVX-512, AVX2 + FMA, …) and adds up in an order that does not depend on the number of
 //! threads.
 
 use crate::images::Write;
 use crate::profile::{self, Work};
+
+mod packed;
+
+pub use packed::{Packed, multiply_packed};
 
 /// A matrix that is read: element (r, c) at `r · row_stride + c · column_stride`.
 #[derive(Copy, Clone, Debug)]
