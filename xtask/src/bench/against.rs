@@ -91,7 +91,8 @@ pub(super) fn run(
         eprintln!("left out: channels-last in every case: {error:#}");
     }
     for case in CASES.iter().filter(|case| wanted(case.name) && !case.variants.is_empty()) {
-        let usable = |variant: &&str| *variant != "channels-last" || channels_last.is_ok();
+        let wanted = |variant: &str| settings.variants.is_empty() || settings.variants.iter().any(|v| v == variant);
+        let usable = |variant: &&str| wanted(variant) && (*variant != "channels-last" || channels_last.is_ok());
         let variants = case.variants.iter().copied().filter(usable).collect();
         let comparison = compare(case, variants, settings, python)?;
         comparison.left_out.iter().for_each(|reason| eprintln!("left out: {reason}"));

@@ -77,6 +77,14 @@ pub(super) const CASES: [Case; 11] = [
     Case { name: IMAGENET_LOADER, variants: &["default"], start: loaders::imagenet },
 ];
 
+/// The variants of all cases, each once.
+pub(super) fn variants() -> Vec<&'static str> {
+    let mut all: Vec<&str> = CASES.iter().flat_map(|case| case.variants).copied().collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
 impl Case {
     /// Whether it is computation that a bound can be given for.
     pub(super) fn is_a_step(&self) -> bool {

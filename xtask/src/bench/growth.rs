@@ -51,7 +51,7 @@ pub(super) fn run(settings: &Settings) -> Result<()> {
     for axis in &AXES {
         let mut points = Vec::new();
         for &value in axis.values {
-            let mut settings = Settings { sizes: BASE, images: None, ..*settings };
+            let mut settings = Settings { sizes: BASE, images: None, ..settings.clone() };
             (axis.set)(&mut settings, value);
             let measured = cases::measure(CASE, &settings)?;
             let (seconds, bytes) = (measured.median(), measured.peak_bytes as f64);

@@ -13,6 +13,7 @@ use serde_json::Value;
 const SAME_WORK: f64 = 0.05;
 
 /// How much to measure.
+#[derive(Clone)]
 pub(super) struct Settings {
     /// Timed steps of a process.
     pub(super) steps: usize,
@@ -20,6 +21,8 @@ pub(super) struct Settings {
     pub(super) rounds: usize,
     /// A process of the peer that takes longer is stopped: compiling a supernet can take very long.
     pub(super) time_limit: Duration,
+    /// Variants of the peer that are measured; all of them where none is named.
+    pub(super) variants: Vec<String>,
     /// Threads; a loader's workers.
     pub(super) threads: usize,
     /// Images in subfolders, for imagenet-loader.

@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PEER")]
     against: Option<Peer>,
     /// Timed steps of a process
-    #[arg(long, alias = "runs", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     steps: u16,
     /// With --against: times that both sides take turns
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
@@ -53,6 +53,9 @@ pub(crate) struct Args {
     /// With --against: a variant of which a process takes longer is left out
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     time_limit: u32,
+    /// With --against: these variants of the peer alone, separated by commas [default: all]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(cases::variants()))]
+    variants: Vec<String>,
     /// Threads of both sides [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -89,6 +92,7 @@ impl Args {
             steps: usize::from(self.steps),
             rounds: usize::from(self.rounds),
             time_limit: Duration::from_secs(self.time_limit.into()),
+            variants: self.variants.clone(),
             threads: self.threads.map_or_else(|| Hardware::detect().cores, usize::from),
             images: self.images.clone(),
             sizes: self.sizes,

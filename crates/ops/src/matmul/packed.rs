@@ -1,8 +1,9 @@
 //! Products with one matrix again and again: a recurrent weight meets a batch at every time step, so it is laid out for the registers
 //! once and then only streamed. Refuses to lay out the other factor, which has few rows and stays in the second-level cache.
 //!
-//! out\[m,n\] (+)= Σ_k a\[m,k\]·b\[k,n\]. A block of b's columns is cut into panels of two vectors, each `[K, 2·lanes]` and contiguous;
-//! a tile of some rows of `a` and one panel is summed in registers over at most `DEPTH` k at a time, in ascending order.
+//! out\[m,n\] (+)= Σ_k a\[m,k\]·b\[k,n\]. A block of b's columns is cut into panels of three vectors, each `[K, 3·lanes]` and contiguous;
+//! a tile of some rows of `a` and one panel is summed in registers over at most `DEPTH` k at a time, in ascending order. A panel is a
+//! task: it is read once from memory and stays in the second-level cache while the rows pass.
 
 use super::{Matrix, MatrixMut};
 use crate::aligned::AlignedBuffer;
@@ -14,12 +15,10 @@ use crate::simd::{InstructionSet, Kernel, Lanes};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Vectors of a panel's row.
-const PANEL: usize = 2;
-/// Rows of a panel between two visits to the output: they fit a first-level cache with room for the rows of `a`.
-const DEPTH: usize = 256;
-/// Panels of a task.
-const TASK: usize = 2;
+/// Vectors of a panel's row; with four rows of `a` they fill 16 registers, with eight 32.
+const PANEL: usize = 3;
+/// Rows of a panel between two visits to the output.
+const DEPTH: usize = 1024;
 
 /// A matrix `[K, blocks·columns]` laid out for [`multiply_packed`]: equal blocks of columns side by side. Zeros at first.
 pub struct Packed {
@@ -105,22 +104,19 @@ pub fn multiply_packed(a: Matrix, b: &Packed, rows: Range<usize>, blocks: Range<
     let width = b.set.run(PanelWidth);
     let panels = b.columns.div_ceil(width);
     let shared = Shared::new(out.data);
-    let tasks = panels.div_ceil(TASK);
-    (0..blocks.len() * tasks).into_par_iter().for_each(|task| {
-        let (block, first) = (task / tasks, task % tasks * TASK);
-        let product = Product {
+    let panel_len = b.rows * width;
+    (0..blocks.len() * panels).into_par_iter().for_each(|task| {
+        let (block, column) = (task / panels, task % panels * width);
+        b.set.run(Product {
             a,
-            b: &b.data.as_slice()[(blocks.start + block) * panels * b.rows * width..],
-            panel_len: b.rows * width,
+            panel: &b.data.as_slice()[(blocks.start * panels + task) * panel_len..][..panel_len],
             rows: rows.clone(),
-            panels: first..panels.min(first + TASK),
-            columns: b.columns,
             out: shared,
-            out_start: block * b.columns,
+            out_start: block * b.columns + column,
             out_stride: out.place.row_stride,
+            columns: width.min(b.columns - column),
             accumulate: write == Write::Accumulate,
-        };
-        b.set.run(product);
+        });
     });
 }
 
@@ -136,21 +132,18 @@ impl Kernel for PanelWidth {
     }
 }
 
-/// Some panels of a block.
+/// One panel.
 struct Product<'a> {
     a: Matrix<'a>,
-    /// The block.
-    b: &'a [f32],
-    panel_len: usize,
+    panel: &'a [f32],
     /// The rows of b that `a` meets.
     rows: Range<usize>,
-    panels: Range<usize>,
-    /// Columns of the block.
-    columns: usize,
     out: Shared<'a, f32>,
-    /// Where the block's first column stands in a row of `out`.
+    /// Where the panel's first column stands in a row of `out`.
     out_start: usize,
     out_stride: usize,
+    /// Columns of the panel that are there.
+    columns: usize,
     accumulate: bool,
 }
 
@@ -163,16 +156,13 @@ impl Kernel for Product<'_> {
         // At least once: a sum over no k is 0.
         loop {
             let here = depth..self.rows.end.min(depth + DEPTH);
-            for panel in self.panels.clone() {
-                let mut row = 0;
-                while row < self.a.place.rows {
-                    row += match self.a.place.rows - row {
-                        12.. if L::MANY_REGISTERS => self.some::<L, 12>(lanes, row, panel, here.clone()),
-                        6.. => self.some::<L, 6>(lanes, row, panel, here.clone()),
-                        4.. => self.some::<L, 4>(lanes, row, panel, here.clone()),
-                        _ => self.some::<L, 1>(lanes, row, panel, here.clone()),
-                    };
-                }
+            let mut row = 0;
+            while row < self.a.place.rows {
+                row += match self.a.place.rows - row {
+                    8.. if L::MANY_REGISTERS => self.some::<L, 8>(lanes, row, here.clone()),
+                    4.. => self.some::<L, 4>(lanes, row, here.clone()),
+                    _ => self.some::<L, 1>(lanes, row, here.clone()),
+                };
             }
             depth = here.end;
             if depth >= self.rows.end {
@@ -183,36 +173,35 @@ impl Kernel for Product<'_> {
 }
 
 impl Product<'_> {
-    /// `R` rows of the output from `row` on, in one panel's columns: the sum over the rows `depth` of b, added to what stands there
-    /// unless it is the first of an overwritten output. Returns `R`.
+    /// `R` rows of the output from `row` on: the sum over the rows `depth` of b, added to what stands there unless it is the first of
+    /// an overwritten output. Returns `R`.
     #[inline(always)]
-    fn some<L: Lanes, const R: usize>(&self, lanes: L, row: usize, panel: usize, depth: Range<usize>) -> usize {
+    fn some<L: Lanes, const R: usize>(&self, lanes: L, row: usize, depth: Range<usize>) -> usize {
         let width = PANEL * L::LANES;
-        let (k, stride) = (depth.len(), self.a.place.row_stride);
-        let b = &self.b[panel * self.panel_len..][depth.start * width..depth.end * width];
+        let (k, stride, columns) = (depth.len(), self.a.place.row_stride, self.columns);
+        let b = &self.panel[depth.start * width..depth.end * width];
         let a = &self.a.data[row * stride + (depth.start - self.rows.start)..];
         assert!(k == 0 || a.len() >= (R - 1) * stride + k, "multiply_packed: a too short");
-        let remaining = (self.columns - panel * width).min(width);
         let mut out: [&mut [f32]; R] = std::array::from_fn(|r| {
-            let start = (row + r) * self.out_stride + self.out_start + panel * width;
+            let start = (row + r) * self.out_stride + self.out_start;
             // SAFETY: tasks have different panels and rows are apart, so no other live part overlaps this one.
-            unsafe { self.out.part(start..start + remaining) }
+            unsafe { self.out.part(start..start + columns) }
         });
         let mut acc = [[lanes.zero(); PANEL]; R];
-        // SAFETY: every row of `out` has `remaining` floats, of which vector v takes what is left from v·LANES on; R rows of k floats at
+        // SAFETY: every row of `out` has `columns` floats, of which vector v takes what is left from v·LANES on; R rows of k floats at
         // `a` and k rows of `width` at `b` are there, as asserted.
         unsafe {
             if self.accumulate || depth.start > self.rows.start {
                 for (acc, out) in acc.iter_mut().zip(&out) {
-                    for (v, acc) in acc.iter_mut().enumerate().filter(|(v, _)| v * L::LANES < remaining) {
-                        *acc = lanes.load_up_to(out.as_ptr().add(v * L::LANES), remaining - v * L::LANES);
+                    for (v, acc) in acc.iter_mut().enumerate().filter(|(v, _)| v * L::LANES < columns) {
+                        *acc = lanes.load_up_to(out.as_ptr().add(v * L::LANES), columns - v * L::LANES);
                     }
                 }
             }
             tile(lanes, k, (a.as_ptr(), stride, 1), (b.as_ptr(), width), &mut acc);
             for (acc, out) in acc.iter().zip(&mut out) {
-                for (v, &value) in acc.iter().enumerate().filter(|(v, _)| v * L::LANES < remaining) {
-                    lanes.store_up_to(out.as_mut_ptr().add(v * L::LANES), value, remaining - v * L::LANES);
+                for (v, &value) in acc.iter().enumerate().filter(|(v, _)| v * L::LANES < columns) {
+                    lanes.store_up_to(out.as_mut_ptr().add(v * L::LANES), value, columns - v * L::LANES);
                 }
             }
         }
@@ -234,7 +223,7 @@ mod tests {
     fn products_with_parts_of_a_packed_matrix_match_those_with_the_plain_one() {
         for set in InstructionSet::available() {
             for (m, k, columns, blocks) in
-                [(1, 1, 1, 1), (7, 5, 17, 2), (64, 33, 40, 3), (13, 600, 16, 2), (3, 0, 5, 1)]
+                [(1, 1, 1, 1), (7, 5, 17, 2), (64, 33, 40, 3), (13, 1100, 16, 2), (3, 0, 5, 1)]
             {
                 let n = columns * blocks;
                 let b = values(k * n, 2);
