@@ -3,13 +3,14 @@
 
 use crate::program::Kernel;
 use crate::{
-    batch_norm, elementwise, embedding, fill, fold, head, hidden_state, matmul, mix, pool, recurrent_node, regularizer,
-    relaxation, sep_unit, tied_decoder, vector,
+    batch_norm, conv, elementwise, embedding, fill, fold, head, hidden_state, matmul, mix, pool, recurrent_node,
+    regularizer, relaxation, sep_unit, tied_decoder, vector,
 };
 
 /// All kernels, a slice for each operation.
 pub static ALL: &[&[&Kernel]] = &[
     batch_norm::KERNELS,
+    conv::KERNELS,
     elementwise::KERNELS,
     embedding::KERNELS,
     fill::KERNELS,

@@ -25,6 +25,7 @@
 pub mod backend;
 pub mod batch_norm;
 mod channels;
+pub mod conv;
 #[cfg(feature = "cuda")]
 pub mod driver;
 pub mod elementwise;

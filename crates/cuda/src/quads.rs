@@ -14,6 +14,16 @@ pub(crate) const THREADS: usize = 256;
 /// Floats of shared memory that a block may take: 96 KiB, which every device from compute capability 8.0 on has.
 pub(crate) const SHARED_FLOATS: usize = 24 * 1024;
 
+/// Blocks of one operation below which a large device is partly idle, some operations being computed at once.
+const BLOCKS: usize = 64;
+
+/// Bytes that a multiprocessor moves while each thread of a block issues one instruction.
+const BYTES: usize = 48;
+
+/// Shared memory of the largest device's multiprocessor, in floats, and what a block takes beside its own.
+const MULTIPROCESSOR: usize = 57 * 1024;
+const RESERVED: usize = 256;
+
 args! {
     /// One gradient.
     pub(crate) struct TermArgs: 24 {
@@ -29,7 +39,7 @@ args! {
         b: u64,
         d: u64,
         terms: u32,
-        wide: u32,
+        pub(crate) wide: u32,
     }
 }
 
@@ -99,6 +109,18 @@ pub(crate) fn shares_fit(columns: usize, groups: usize) -> bool {
 /// Floats of shared memory that `column_sums` takes.
 pub(crate) fn column_sums_len(columns: usize, groups: usize) -> usize {
     8 * columns * groups + THREADS
+}
+
+/// Cost of `blocks` blocks that take `floats` of shared memory, issue `instructions` a thread and move so many `bytes`. One
+/// half hides behind the other while several blocks share a multiprocessor.
+pub(crate) fn cost(blocks: usize, floats: usize, instructions: usize, bytes: usize) -> usize {
+    let (long, short) = (instructions.max(bytes / BYTES), instructions.min(bytes / BYTES));
+    let hidden = match MULTIPROCESSOR / (floats + RESERVED) {
+        0 | 1 => 1,
+        2 => 3,
+        _ => 4,
+    };
+    blocks.max(BLOCKS) * (long + short / hidden)
 }
 
 /// `c` cut into the fewest equal pieces of at most `limit`, a multiple of 4, then into more and more: the sizes of the pieces,

@@ -3,14 +3,14 @@
 
 use super::backward::gradient_len;
 use super::forward::affine;
-use super::plan::{Tile, Window, cost, pitch, tile_bytes, tiles};
+use super::plan::{Tile, Window, pitch, tile_bytes, tiles};
 use super::{Backward, UNITS, UnitShape};
 use crate::args;
 use crate::channels::{pointer, vector};
 use crate::fold::{self, Fold};
 use crate::images::{Images, Write};
 use crate::program::{Kernel, Program};
-use crate::quads::{SHARED_FLOATS, THREADS, magic, pieces, tile4_rounds};
+use crate::quads::{SHARED_FLOATS, THREADS, cost, magic, pieces, tile4_rounds};
 use crate::view::View;
 
 pub(super) static KERNEL: Kernel = Kernel::new("sep_unit_input", 256);

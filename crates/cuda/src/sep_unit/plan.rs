@@ -7,7 +7,7 @@
 use super::UnitShape;
 use crate::args;
 use crate::images::Images;
-use crate::quads::{SHARED_FLOATS, THREADS, column_sums_len, magic, pieces, shares_fit, tile4_rounds};
+use crate::quads::{SHARED_FLOATS, THREADS, column_sums_len, cost, magic, pieces, shares_fit, tile4_rounds};
 
 args! {
     /// What units of one shape share.
@@ -50,16 +50,6 @@ args! {
         taps_at: u32,
     }
 }
-
-/// Blocks of one unit below which a large device is partly idle, some units being computed at once.
-const BLOCKS: usize = 64;
-
-/// Bytes that a multiprocessor moves while each thread of a block issues one instruction.
-const BYTES: usize = 48;
-
-/// Shared memory of the largest device's multiprocessor, in floats, and what a block takes beside its own.
-const MULTIPROCESSOR: usize = 57 * 1024;
-const RESERVED: usize = 256;
 
 /// Images, rows and columns of an output that a block computes at a time; columns are a multiple of 4.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
@@ -173,18 +163,6 @@ pub(super) fn tile_bytes(images: Images, tile: (usize, usize, usize), chunk: usi
     let (n, h, w) = tile;
     let bytes = if chunk < images.c { (4 * chunk).next_multiple_of(32) } else { 4 * images.c };
     n * h.min(images.h) * w.min(images.w) * bytes
-}
-
-/// Cost of `blocks` blocks that take `floats` of shared memory, issue `instructions` a thread and move so many `bytes`. One
-/// half hides behind the other while several blocks share a multiprocessor.
-pub(super) fn cost(blocks: usize, floats: usize, instructions: usize, bytes: usize) -> usize {
-    let (long, short) = (instructions.max(bytes / BYTES), instructions.min(bytes / BYTES));
-    let hidden = match MULTIPROCESSOR / (floats + RESERVED) {
-        0 | 1 => 1,
-        2 => 3,
-        _ => 4,
-    };
-    blocks.max(BLOCKS) * (long + short / hidden)
 }
 
 /// A kind, and the floats of shared memory that it takes.

@@ -1,0 +1,289 @@
+//! Dense convolutions against `darts_ops::conv::reference`: strides, windows that are no squares, branches with offsets, inputs in
+//! parts, every activation.
+
+#![cfg(unix)]
+
+mod common;
+
+use common::{assert_close, assert_sums_close, device_images, numbers, shapes, upload};
+use darts_cuda::{self as cuda, Backend, Memory, Program, View, conv};
+use darts_cuda_emulator::{Emulator, in_all_orders};
+use darts_ops::conv::{Activation, Branch, ConvShape, Gradients, Input, reference};
+use darts_ops::{Affine, BnTerm, Images, Upstream, UpstreamTerm, Write};
+
+/// A geometry with the offset and the channels of its branches.
+#[derive(Debug, Clone)]
+struct Geometry {
+    kernel: (usize, usize),
+    stride: (usize, usize),
+    branches: Vec<((isize, isize), usize)>,
+}
+
+fn geometries() -> Vec<Geometry> {
+    let case = |kernel, stride, branches: &[_]| Geometry { kernel, stride, branches: branches.to_vec() };
+    vec![
+        case((1, 1), (1, 1), &[((0, 0), 16)]),
+        case((1, 1), (1, 1), &[((0, 0), 17)]),
+        case((3, 3), (1, 1), &[((-1, -1), 5)]),
+        case((3, 3), (2, 2), &[((-1, -1), 36)]),
+        case((1, 1), (2, 2), &[((0, 0), 9), ((1, 1), 8)]),
+        case((1, 1), (2, 2), &[((0, 0), 8), ((1, 1), 8)]),
+        case((1, 7), (1, 2), &[((0, -3), 3)]),
+        case((7, 1), (2, 1), &[((-3, 0), 40)]),
+        case((2, 2), (1, 1), &[((0, 0), 20)]),
+        case((1, 1), (3, 3), &[((0, 0), 4)]),
+    ]
+}
+
+/// What a call reads.
+struct Case {
+    images: Images,
+    shape: ConvShape,
+    parts: Vec<Vec<f32>>,
+    affine: [Vec<f32>; 2],
+    branches: Vec<((isize, isize), usize, Vec<f32>)>,
+    grads: [Vec<f32>; 2],
+    scale: Vec<f32>,
+    sample_scale: Vec<f32>,
+    bn: [Vec<f32>; 3],
+    /// Parts without a gradient.
+    without: Option<usize>,
+    write: Write,
+}
+
+#[derive(Debug, Copy, Clone)]
+enum Activate {
+    Nothing,
+    Relu,
+    AffineRelu,
+}
+
+type Results = ((Vec<f32>, Vec<f64>), (Vec<Vec<f32>>, Vec<Vec<f32>>, Vec<f64>));
+
+impl Case {
+    fn new(images: Images, geometry: &Geometry, split: &[usize], write: Write) -> Self {
+        let output = (images.h.div_ceil(geometry.stride.0), images.w.div_ceil(geometry.stride.1));
+        let shape = ConvShape { kernel: geometry.kernel, stride: geometry.stride, output, c_in: images.c };
+        let branches: Vec<_> = geometry
+            .branches
+            .iter()
+            .zip(20..)
+            .map(|(&(at, c), seed)| (at, c, numbers(c * shape.depth(), seed)))
+            .collect();
+        let c = branches.iter().map(|branch| branch.1).sum();
+        let out = Images { h: output.0, w: output.1, c, ..images };
+        Self {
+            images,
+            shape,
+            parts: split.iter().zip(1..).map(|(c, seed)| numbers(images.pixels() * c, seed)).collect(),
+            affine: [30, 31].map(|seed| numbers(images.c, seed)),
+            branches,
+            grads: [40, 41].map(|seed| numbers(out.len(), seed)),
+            scale: numbers(out.c, 42),
+            sample_scale: numbers(out.n, 43),
+            bn: [numbers(out.len(), 44), numbers(out.c, 45), numbers(out.c, 46)],
+            without: (split.len() > 2).then_some(1),
+            write,
+        }
+    }
+
+    fn out(&self) -> Images {
+        let c = self.branches.iter().map(|branch| branch.1).sum();
+        Images { h: self.shape.output.0, w: self.shape.output.1, c, ..self.images }
+    }
+
+    /// What lies where a part's gradient goes.
+    fn former(&self, part: usize) -> Vec<f32> {
+        numbers(self.parts[part].len(), 50 + part as u64)
+    }
+
+    fn by_reference(&self, activate: Activate) -> Results {
+        let parts: Vec<&[f32]> = self.parts.iter().map(Vec::as_slice).collect();
+        let activation = match activate {
+            Activate::Nothing => Activation::None,
+            Activate::Relu => Activation::Relu,
+            Activate::AffineRelu => Activation::AffineRelu(Affine { scale: &self.affine[0], shift: &self.affine[1] }),
+        };
+        let input = Input { images: self.images, parts: &parts, activation };
+        let branches: Vec<Branch> = self
+            .branches
+            .iter()
+            .map(|(offset, c_out, weight)| Branch { offset: *offset, c_out: *c_out, weight })
+            .collect();
+        let (mut z, mut sums) = (vec![0.0; self.out().len()], vec![0.0; 2 * self.out().c]);
+        reference::forward(input, self.shape, &branches, &mut z, Some(&mut sums));
+        let terms = [
+            UpstreamTerm { grad: &self.grads[0], scale: Some(&self.scale), sample_scale: None },
+            UpstreamTerm { grad: &self.grads[1], scale: None, sample_scale: Some(&self.sample_scale) },
+        ];
+        let [bn_z, b, d] = &self.bn;
+        let upstream = Upstream { terms: &terms, bn: Some(BnTerm { z: bn_z, b, d }) };
+        let mut weights: Vec<Vec<f32>> = self.branches.iter().map(|branch| vec![0.0; branch.2.len()]).collect();
+        let mut d_parts: Vec<Vec<f32>> = (0..parts.len()).map(|part| self.former(part)).collect();
+        let mut du_sums = vec![0.0; 2 * self.images.c];
+        let mut to: Vec<&mut [f32]> = weights.iter_mut().map(Vec::as_mut_slice).collect();
+        let mut d_to: Vec<Option<&mut [f32]>> = d_parts
+            .iter_mut()
+            .enumerate()
+            .map(|(part, d_part)| (Some(part) != self.without).then_some(d_part.as_mut_slice()))
+            .collect();
+        let gradients =
+            Gradients { weights: Some(&mut to), parts: &mut d_to, write: self.write, sums: Some(&mut du_sums) };
+        reference::backward(input, self.shape, &branches, upstream, gradients);
+        ((z, sums), (weights, d_parts, du_sums))
+    }
+
+    fn on_device(&self, device: &Emulator, activate: Activate) -> Results {
+        let up = |values: &[f32]| upload(device, values);
+        let (images, out) = (device_images(self.images), device_images(self.out()));
+        let parts: Vec<View> = self.parts.iter().map(|part| up(part)).collect();
+        let [scale, shift] = self.affine.each_ref().map(|values| up(values));
+        let activation = match activate {
+            Activate::Nothing => conv::Activation::None,
+            Activate::Relu => conv::Activation::Relu,
+            Activate::AffineRelu => conv::Activation::AffineRelu(cuda::Affine { scale, shift }),
+        };
+        let ConvShape { kernel, stride, output, c_in } = self.shape;
+        let shape = conv::ConvShape { kernel, stride, output, c_in };
+        let branches: Vec<conv::Branch> = self
+            .branches
+            .iter()
+            .map(|(offset, c_out, weight)| conv::Branch { offset: *offset, c_out: *c_out, weight: up(weight) })
+            .collect();
+        let c_out: Vec<usize> = branches.iter().map(|branch| branch.c_out).collect();
+        let mut program = Program::default();
+        let (z, sums) = (device.allocate(out.len()).unwrap(), device.allocate(2 * out.c).unwrap());
+        let scratch = device.allocate(conv::forward_scratch_len(images, shape, &c_out)).unwrap();
+        conv::forward(&mut program, images, &parts, activation, shape, &branches, z, Some(sums), scratch);
+
+        let terms = [
+            cuda::UpstreamTerm { grad: up(&self.grads[0]), scale: Some(up(&self.scale)), sample_scale: None },
+            cuda::UpstreamTerm { grad: up(&self.grads[1]), scale: None, sample_scale: Some(up(&self.sample_scale)) },
+        ];
+        let [bn_z, b, d] = self.bn.each_ref().map(|values| up(values));
+        let upstream = cuda::Upstream { terms: &terms, bn: Some(cuda::BnTerm { z: bn_z, b, d }) };
+        let weights: Vec<View> = branches.iter().map(|branch| device.allocate(branch.weight.len).unwrap()).collect();
+        // What is overwritten may hold anything before.
+        let d_all: Vec<View> = (0..parts.len())
+            .map(|part| match self.write {
+                Write::Overwrite if Some(part) != self.without => device.allocate(parts[part].len).unwrap(),
+                _ => up(&self.former(part)),
+            })
+            .collect();
+        let d_parts: Vec<Option<View>> =
+            d_all.iter().enumerate().map(|(part, &view)| (Some(part) != self.without).then_some(view)).collect();
+        let du_sums = device.allocate(2 * images.c).unwrap();
+        let write = match self.write {
+            Write::Overwrite => cuda::Write::Overwrite,
+            Write::Accumulate => cuda::Write::Accumulate,
+        };
+        let scratch = device.allocate(conv::backward_scratch_len(images, shape, &c_out)).unwrap();
+        conv::backward(
+            &mut program,
+            images,
+            &parts,
+            activation,
+            shape,
+            &branches,
+            upstream,
+            Some(&weights),
+            &d_parts,
+            write,
+            Some(du_sums),
+            scratch,
+        );
+        device.run(&program).unwrap();
+        let down = |views: &[View]| views.iter().map(|&view| device.downloaded(view).unwrap()).collect();
+        let forward = (device.downloaded(z).unwrap(), device.downloaded(sums).unwrap());
+        (forward, (down(&weights), down(&d_all), device.downloaded(du_sums).unwrap()))
+    }
+
+    fn check(&self, activate: Activate) {
+        let ((z, sums), (weights, d_parts, du_sums)) = self.by_reference(activate);
+        let got = in_all_orders(|device| self.on_device(device, activate));
+        let what = |what: &str| format!("{what}, {:?}, {:?}, {activate:?}", self.images, self.shape);
+        let out = self.out();
+        assert_close(&got.0.0, &z, 1e-5, &what("z"));
+        // Sums are of z as it is stored, the reference's of z before it is rounded.
+        assert_sums_close(&got.0.1, &sums, 4 * out.pixels(), &what("sums"));
+        for (got, want) in got.1.0.iter().zip(&weights) {
+            assert_close(got, want, 1e-5, &what("weights"));
+        }
+        for (got, want) in got.1.1.iter().zip(&d_parts) {
+            assert_close(got, want, 1e-5, &what("parts"));
+        }
+        assert_sums_close(&got.1.2, &du_sums, 4 * self.images.pixels(), &what("sums of du"));
+    }
+}
+
+const ACTIVATES: [Activate; 3] = [Activate::Nothing, Activate::Relu, Activate::AffineRelu];
+
+#[test]
+fn emulator_conv_matches_reference_for_parts_of_any_width() {
+    for (index, images) in shapes().into_iter().enumerate() {
+        let c = images.c;
+        let split = if c >= 3 { vec![c / 3, 1, c - c / 3 - 1] } else { vec![c] };
+        for (number, geometry) in geometries().iter().enumerate() {
+            let write = if number % 2 == 0 { Write::Accumulate } else { Write::Overwrite };
+            Case::new(images, geometry, &split, write).check(ACTIVATES[(index + number) % 3]);
+        }
+    }
+}
+
+#[test]
+fn emulator_conv_matches_reference_for_parts_of_whole_vectors() {
+    let images = Images { n: 2, h: 7, w: 6, c: 24 };
+    for (number, geometry) in geometries().iter().enumerate() {
+        for split in [&[8, 4, 12][..], &[24]] {
+            Case::new(images, geometry, split, Write::Accumulate).check(ACTIVATES[number % 3]);
+        }
+    }
+}
+
+#[test]
+fn emulator_conv_matches_reference_where_channels_and_pixels_take_several_blocks() {
+    let case = |kernel, stride, offset, c_out| Geometry { kernel, stride, branches: vec![(offset, c_out)] };
+    let cases = [
+        (Images { n: 3, h: 16, w: 17, c: 3 }, case((3, 3), (1, 1), (-1, -1), 48)),
+        (Images { n: 5, h: 2, w: 2, c: 130 }, case((2, 2), (1, 1), (0, 0), 150)),
+        (Images { n: 2, h: 15, w: 15, c: 64 }, case((1, 1), (1, 1), (0, 0), 16)),
+    ];
+    for (images, geometry) in cases {
+        Case::new(images, &geometry, &[images.c], Write::Overwrite).check(Activate::AffineRelu);
+    }
+}
+
+#[test]
+fn emulator_conv_without_gradients_of_parts_leaves_their_sums_at_zero() {
+    let images = Images { n: 2, h: 3, w: 4, c: 5 };
+    let shape = conv::ConvShape { kernel: (1, 1), stride: (1, 1), output: (3, 4), c_in: 5 };
+    let sums = in_all_orders(|device| {
+        let floats = |len: usize, seed| upload(device, &numbers(len, seed));
+        let branch = conv::Branch { offset: (0, 0), c_out: 6, weight: floats(30, 1) };
+        let terms = [cuda::UpstreamTerm { grad: floats(2 * 12 * 6, 2), scale: None, sample_scale: None }];
+        let sums = device.allocate(10).unwrap();
+        let scratch = device.allocate(conv::backward_scratch_len(device_images(images), shape, &[6])).unwrap();
+        let mut program = Program::default();
+        let upstream = cuda::Upstream { terms: &terms, bn: None };
+        let (x, relu) = ([floats(images.len(), 3)], conv::Activation::Relu);
+        let write = cuda::Write::Overwrite;
+        let images = device_images(images);
+        conv::backward(
+            &mut program,
+            images,
+            &x,
+            relu,
+            shape,
+            &[branch],
+            upstream,
+            None,
+            &[],
+            write,
+            Some(sums),
+            scratch,
+        );
+        device.run(&program).unwrap();
+        device.downloaded(sums).unwrap()
+    });
+    assert_eq!(sums, [0.0; 10]);
+}

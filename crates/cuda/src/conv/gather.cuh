@@ -1,0 +1,135 @@
+// What the kernels of the dense convolution share: its shape, and the unfolded input of a few pixels in shared memory.
+//
+// Axes: P pixels of z, counted through the whole batch; rows of the unfolded input, in the order (part, tap, channel), the
+// channels of a part padded to quads. In shared memory pixels are innermost.
+#pragma once
+#include "product.cuh"
+
+#define CONV_PARTS 16
+#define CONV_BRANCHES 8
+#define CONV_THREADS 256
+
+// x [N, H, W, channels]: channels [first, first + channels) of the concatenated input. `quad`: quads of the parts before it.
+// du: as x; null: not wanted.
+struct ConvPart {
+    const float *x;
+    float *du;
+    uint32_t channels, first, quad, pad;
+};
+
+// weight [C_out, C_in, k_y, k_x]; z's channels [first, first + C_out). `split`: blocks of output channels before it. partials:
+// of the weight's gradient, one for each block that takes some of the pixels, overwritten.
+struct ConvBranch {
+    const float *weight;
+    float *partials;
+    int32_t offset_y, offset_x;
+    uint32_t c_out, first, split, pad;
+};
+
+struct Conv {
+    uint32_t n, h, w, c_in, out_h, out_w, c_out;
+    uint32_t kernel_y, kernel_x, stride_y, stride_x;
+    uint32_t parts, branches;
+    // 0: nothing, 1: relu(x), or relu(scale*x + shift) where scale is not null.
+    uint32_t activate;
+    // Whether the parts, and z or its gradients, allow accesses of 16 bytes.
+    uint32_t wide_x, wide_z;
+    const float *scale;
+    const float *shift;
+    ConvPart part[CONV_PARTS];
+    ConvBranch branch[CONV_BRANCHES];
+};
+static_assert(sizeof(Conv) == 80 + 32 * CONV_PARTS + 40 * CONV_BRANCHES, "layout of Conv");
+
+DEVICE uint32_t part_quads(const Conv &conv) {
+    const ConvPart &last = conv.part[conv.parts - 1];
+    return last.quad + (last.channels + 3) / 4;
+}
+
+// Part, tap and channel of the part of a quad of rows.
+struct ConvRow {
+    uint32_t part, tap, c;
+};
+
+DEVICE ConvRow conv_row(const Conv &conv, uint32_t taps, uint32_t quad) {
+    ConvRow row;
+    row.part = 0;
+    while (row.part + 1 < conv.parts && quad >= taps * conv.part[row.part + 1].quad) row.part++;
+    uint32_t across = (conv.part[row.part].channels + 3) / 4, rest = quad - taps * conv.part[row.part].quad;
+    row.tap = rest / across;
+    row.c = 4 * (rest - row.tap * across);
+    return row;
+}
+
+// The branch that a block of output channels belongs to.
+DEVICE uint32_t branch_of(const Conv &conv, uint32_t split) {
+    uint32_t number = 0;
+    while (number + 1 < conv.branches && split >= conv.branch[number + 1].split) number++;
+    return number;
+}
+
+// Image, row and column of a pixel, and the next.
+struct ConvPixel {
+    uint32_t n, y, x;
+};
+
+DEVICE ConvPixel conv_pixel(uint32_t number, uint32_t h, uint32_t w) {
+    ConvPixel at;
+    uint32_t line = number / w;
+    at.x = number - line * w;
+    at.n = line / h;
+    at.y = line - at.n * h;
+    return at;
+}
+
+DEVICE void advance(ConvPixel &at, uint32_t h, uint32_t w) {
+    if (++at.x == w) {
+        at.x = 0;
+        if (++at.y == h) {
+            at.y = 0;
+            at.n++;
+        }
+    }
+}
+
+// Rows [4*quad0, 4*(quad0 + quads)) of the unfolded input of a branch for pixels [pixel0, pixel0 + pixels) of z, of which
+// `end` exist. Outside of the image, and at pixels that do not exist, they are 0. `magic` divides by quads.
+DEVICE void gather_input(const Conv &conv, const ConvBranch &branch, float *to, uint32_t pitch, uint32_t quad0, uint32_t quads,
+                         uint32_t magic, uint32_t pixel0, uint32_t pixels, uint32_t end) {
+    uint32_t slots = pixels / 4, taps = conv.kernel_y * conv.kernel_x, total = taps * part_quads(conv);
+    for (uint32_t index = threadIdx.x; index < tile4_count(slots, quads); index += CONV_THREADS) {
+        Tile4 at = tile4(index, quads, magic);
+        if (at.slot >= slots || quad0 + at.quad >= total) continue;
+        ConvRow row = conv_row(conv, taps, quad0 + at.quad);
+        const ConvPart &part = conv.part[row.part];
+        uint32_t tap_y = row.tap / conv.kernel_x, tap_x = row.tap - tap_y * conv.kernel_x;
+        uint32_t first = pixel0 + 4 * at.slot, left = part.channels - row.c;
+        ConvPixel pixel = conv_pixel(first, conv.out_h, conv.out_w);
+        float4 v[4];
+        bool there[4];
+        // Loads first, all at once: their latencies overlap.
+#pragma unroll
+        for (uint32_t j = 0; j < 4; j++) {
+            int y = (int)(pixel.y * conv.stride_y + tap_y) + branch.offset_y;
+            int x = (int)(pixel.x * conv.stride_x + tap_x) + branch.offset_x;
+            there[j] = first + j < end && y >= 0 && y < (int)conv.h && x >= 0 && x < (int)conv.w;
+            size_t offset = (((size_t)pixel.n * conv.h + y) * conv.w + x) * part.channels + row.c;
+            v[j] = there[j] ? load_quad(part.x + offset, left, conv.wide_x) : splat_quad(0.0f);
+            advance(pixel, conv.out_h, conv.out_w);
+        }
+        if (conv.activate) {
+            float4 scale = splat_quad(1.0f), shift = splat_quad(0.0f);
+            if (conv.scale) {
+                scale = load_quad(conv.scale + part.first + row.c, left, conv.wide_x);
+                shift = load_quad(conv.shift + part.first + row.c, left, conv.wide_x);
+            }
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                if (there[j]) v[j] = relu_quad(conv.scale ? fma_quad(scale, v[j], shift) : v[j]);
+            }
+        }
+        transpose(v);
+#pragma unroll
+        for (int j = 0; j < 4; j++) store4(to + (4 * at.quad + j) * pitch + 4 * at.slot, v[j]);
+    }
+}

@@ -1,0 +1,307 @@
+//! Lays down a convolution's launches. Checks nothing but upstreams: `mod.rs` has the rest.
+
+use super::{Activation, BRANCHES, Branch, ConvShape, PARTS, plan};
+use crate::args;
+use crate::channels::{pointer, vector};
+use crate::fold::{self, Fold, FoldWeights};
+use crate::images::{Images, Upstream, Write};
+use crate::program::{Kernel, Program};
+use crate::quads::{UpstreamArgs, magic};
+use crate::view::View;
+
+pub(super) static FORWARD: Kernel = Kernel::new("conv_forward", 256);
+pub(super) static WEIGHTS: Kernel = Kernel::new("conv_weights", 256);
+pub(super) static INPUT: Kernel = Kernel::new("conv_input", 256);
+
+args! {
+    struct PartArgs: 32 {
+        x: u64,
+        du: u64,
+        channels: u32,
+        first: u32,
+        quad: u32,
+        pad: u32,
+    }
+
+    struct BranchArgs: 40 {
+        weight: u64,
+        partials: u64,
+        offset_y: i32,
+        offset_x: i32,
+        c_out: u32,
+        first: u32,
+        split: u32,
+        pad: u32,
+    }
+
+    struct ConvArgs: 912 {
+        n: u32,
+        h: u32,
+        w: u32,
+        c_in: u32,
+        out_h: u32,
+        out_w: u32,
+        c_out: u32,
+        kernel_y: u32,
+        kernel_x: u32,
+        stride_y: u32,
+        stride_x: u32,
+        parts: u32,
+        branches: u32,
+        activate: u32,
+        wide_x: u32,
+        wide_z: u32,
+        scale: u64,
+        shift: u64,
+        part: [PartArgs; PARTS],
+        branch: [BranchArgs; BRANCHES],
+    }
+
+    struct ForwardArgs: 952 {
+        conv: ConvArgs,
+        z: u64,
+        partials: u64,
+        pixels: u32,
+        pitch: u32,
+        chunk: u32,
+        quads_magic: u32,
+        split: u32,
+        weights_at: u32,
+    }
+
+    struct WeightsArgs: 1072 {
+        conv: ConvArgs,
+        upstream: UpstreamArgs,
+        pixels: u32,
+        tiles: u32,
+        slots: u32,
+        pitch: u32,
+        chunk: u32,
+        quads_magic: u32,
+        split: u32,
+        split_magic: u32,
+    }
+
+    struct InputArgs: 1080 {
+        conv: ConvArgs,
+        upstream: UpstreamArgs,
+        partials: u64,
+        accumulate: u32,
+        pixels: u32,
+        tiles: u32,
+        pitch: u32,
+        chunk: u32,
+        quads_magic: u32,
+        split: u32,
+        weights_at: u32,
+    }
+}
+
+/// What a convolution reads, and where the gradients of it go.
+#[derive(Copy, Clone)]
+pub(super) struct Input<'a> {
+    pub(super) images: Images,
+    pub(super) parts: &'a [View],
+    pub(super) d_parts: &'a [Option<View>],
+    pub(super) activation: Activation,
+    pub(super) shape: ConvShape,
+    pub(super) branches: &'a [Branch],
+}
+
+impl Input<'_> {
+    fn c_out(&self) -> Vec<usize> {
+        self.branches.iter().map(|branch| branch.c_out).collect()
+    }
+
+    fn out(&self) -> Images {
+        let (h, w) = self.shape.output;
+        Images { n: self.images.n, h, w, c: self.c_out().iter().sum() }
+    }
+
+    /// Quads of the parts' channels.
+    fn quads(&self) -> usize {
+        self.parts.iter().map(|part| (part.len / self.images.pixels()).div_ceil(4)).sum()
+    }
+
+    /// The arguments, for blocks of `split` output channels. `z` are the arrays that are laid out as z.
+    fn args(&self, split: usize, z: &[u64]) -> ConvArgs {
+        let Self { images, parts, activation, shape, branches, .. } = *self;
+        let out = self.out();
+        let (activate, scale, shift) = match activation {
+            Activation::None => (0, 0, 0),
+            Activation::Relu => (1, 0, 0),
+            Activation::AffineRelu(affine) => (1, affine.scale.address, affine.shift.address),
+        };
+        let mut part_args = [PartArgs { x: 0, du: 0, channels: 0, first: 0, quad: 0, pad: 0 }; PARTS];
+        let (mut first, mut quad) = (0, 0);
+        let mut wide_x = vector(0, [scale, shift]);
+        for (index, (to, part)) in part_args.iter_mut().zip(parts).enumerate() {
+            let channels = part.len / images.pixels();
+            let du = pointer(self.d_parts.get(index).copied().flatten());
+            *to = PartArgs {
+                x: part.address,
+                du,
+                channels: channels as u32,
+                first: first as u32,
+                quad: quad as u32,
+                pad: 0,
+            };
+            first += channels;
+            quad += channels.div_ceil(4);
+            wide_x &= vector(channels, [part.address, du]);
+        }
+        let mut branch_args =
+            [BranchArgs { weight: 0, partials: 0, offset_y: 0, offset_x: 0, c_out: 0, first: 0, split: 0, pad: 0 };
+                BRANCHES];
+        let (mut first, mut block) = (0, 0);
+        for (to, branch) in branch_args.iter_mut().zip(branches) {
+            *to = BranchArgs {
+                weight: branch.weight.address,
+                partials: 0,
+                offset_y: branch.offset.0 as i32,
+                offset_x: branch.offset.1 as i32,
+                c_out: branch.c_out as u32,
+                first: first as u32,
+                split: block as u32,
+                pad: 0,
+            };
+            first += branch.c_out;
+            block += branch.c_out.div_ceil(split);
+        }
+        let wide_z = branches.iter().all(|branch| vector(branch.c_out, z.iter().copied()));
+        ConvArgs {
+            n: images.n as u32,
+            h: images.h as u32,
+            w: images.w as u32,
+            c_in: images.c as u32,
+            out_h: out.h as u32,
+            out_w: out.w as u32,
+            c_out: out.c as u32,
+            kernel_y: shape.kernel.0 as u32,
+            kernel_x: shape.kernel.1 as u32,
+            stride_y: shape.stride.0 as u32,
+            stride_x: shape.stride.1 as u32,
+            parts: parts.len() as u32,
+            branches: branches.len() as u32,
+            activate,
+            wide_x: wide_x.into(),
+            wide_z: wide_z.into(),
+            scale,
+            shift,
+            part: part_args,
+            branch: branch_args,
+        }
+    }
+
+    /// The gradient that arrives at z; quads only where no branch ends within one.
+    fn upstream(&self, upstream: Upstream) -> UpstreamArgs {
+        let mut args = UpstreamArgs::new("conv::backward", upstream, self.out());
+        if self.branches.iter().any(|branch| !branch.c_out.is_multiple_of(4)) {
+            args.wide = 0;
+        }
+        args
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "those of the public function")]
+pub(super) fn forward(
+    program: &mut Program,
+    images: Images,
+    parts: &[View],
+    activation: Activation,
+    shape: ConvShape,
+    branches: &[Branch],
+    z: View,
+    sums: Option<View<f64>>,
+    scratch: View,
+) {
+    let input = Input { images, parts, d_parts: &[], activation, shape, branches };
+    let c_out = input.c_out();
+    let cut = plan::forward(images, shape, &c_out);
+    let partials = sums.map(|sums| scratch.slice(0..cut.partials * sums.len));
+    let args = ForwardArgs {
+        conv: input.args(cut.split, &[z.address]),
+        z: z.address,
+        partials: pointer(partials),
+        pixels: cut.pixels as u32,
+        pitch: cut.pitch() as u32,
+        chunk: cut.chunk as u32,
+        quads_magic: magic(cut.chunk / 4),
+        split: cut.split as u32,
+        weights_at: cut.weights_at as u32,
+    };
+    let grid = [cut.tiles as u32, plan::splits(&c_out, cut.split) as u32, 1];
+    program.push(&FORWARD, grid, 4 * cut.floats as u32, &args);
+    if let Some((partials, sums)) = partials.zip(sums) {
+        fold::partials(program, &[Fold { partials, sums }]);
+    }
+}
+
+/// Returns how many floats of `scratch` are used.
+pub(super) fn weights(
+    program: &mut Program,
+    input: &Input,
+    upstream: Upstream,
+    d_weights: &[View],
+    scratch: View,
+) -> usize {
+    let c_out = input.c_out();
+    let cut = plan::weights(input.images, input.shape, &c_out);
+    let mut conv = input.args(cut.split, &[]);
+    let mut used = 0;
+    let mut folds = Vec::with_capacity(d_weights.len());
+    for (branch, &sums) in conv.branch.iter_mut().zip(d_weights) {
+        let partials = scratch.slice(used..used + cut.slots * sums.len);
+        used += partials.len;
+        branch.partials = partials.address;
+        folds.push(FoldWeights { partials, sums });
+    }
+    let args = WeightsArgs {
+        conv,
+        upstream: input.upstream(upstream),
+        pixels: cut.pixels as u32,
+        tiles: cut.tiles as u32,
+        slots: cut.slots as u32,
+        pitch: cut.pitch() as u32,
+        chunk: cut.chunk as u32,
+        quads_magic: magic(cut.chunk / 4),
+        split: cut.split as u32,
+        split_magic: magic(cut.split / 4),
+    };
+    let rows = 4 * input.quads() * input.shape.kernel.0 * input.shape.kernel.1;
+    let grid = [cut.slots as u32, rows.div_ceil(cut.chunk) as u32, plan::splits(&c_out, cut.split) as u32];
+    program.push(&WEIGHTS, grid, 4 * cut.floats as u32, &args);
+    fold::weights(program, &folds);
+    used
+}
+
+pub(super) fn input(
+    program: &mut Program,
+    input: &Input,
+    upstream: Upstream,
+    write: Write,
+    sums: Option<View<f64>>,
+    scratch: View,
+) {
+    let cut = plan::input(input.images, input.shape, &input.c_out());
+    let partials = sums.map(|sums| scratch.slice(0..cut.partials * sums.len));
+    let args = InputArgs {
+        conv: input.args(cut.split, &[]),
+        upstream: input.upstream(upstream),
+        partials: pointer(partials),
+        accumulate: write.flag(),
+        pixels: cut.pixels as u32,
+        tiles: cut.tiles as u32,
+        pitch: cut.pitch() as u32,
+        chunk: cut.chunk as u32,
+        quads_magic: magic(cut.chunk / 4),
+        split: cut.split as u32,
+        weights_at: cut.weights_at as u32,
+    };
+    let (y, x) = input.shape.stride;
+    let grid = [cut.tiles as u32, (4 * input.quads()).div_ceil(cut.split) as u32, (y * x) as u32];
+    program.push(&INPUT, grid, 4 * cut.floats as u32, &args);
+    if let Some((partials, sums)) = partials.zip(sums) {
+        fold::partials(program, &[Fold { partials, sums }]);
+    }
+}
