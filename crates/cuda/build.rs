@@ -51,9 +51,10 @@ fn compile() -> Result<(), String> {
     std::thread::scope(|scope| {
         for _ in 0..jobs.min(sources.len()) {
             scope.spawn(|| {
-                while let Some((operation, path)) = sources.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let log = run_nvcc(&nvcc, &architectures, &root, path, &out.join(format!("{operation}.fatbin")));
-                    let index = sources.iter().position(|(name, _)| name == operation).unwrap_or_default();
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some((operation, path)) = sources.get(index) else { break };
+                    let log = run_nvcc(&nvcc, &architectures, &root, path, &fatbin(&out, operation, path));
                     if let Ok(mut slot) = logs[index].lock() {
                         *slot = log;
                     }
@@ -63,9 +64,9 @@ fn compile() -> Result<(), String> {
     });
     let mut modules = String::from("pub(super) static MODULES: &[(&str, &[u8])] = &[\n");
     let mut resources = String::from("pub static RESOURCES: &[Resources] = &[\n");
-    for ((operation, _), log) in sources.iter().zip(logs) {
+    for ((operation, path), log) in sources.iter().zip(logs) {
         let log = log.into_inner().map_err(|_| "a compiler's thread panicked")??;
-        let fatbin = out.join(format!("{operation}.fatbin"));
+        let fatbin = fatbin(&out, operation, path);
         let _ = writeln!(modules, "    ({operation:?}, include_bytes!({:?})),", fatbin.display().to_string());
         resources.push_str(&parse_resources(operation, &log)?);
     }
@@ -89,25 +90,32 @@ fn architectures() -> Result<Vec<String>, String> {
     }
 }
 
-/// The `.cu` file of each operation, in the order of their names.
+/// The `.cu` files of each operation, with its name, in the order of their paths.
 fn device_code(sources: &Path) -> Result<Vec<(String, PathBuf)>, String> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(sources).map_err(|error| format!("cannot read {}: {error}", sources.display()))? {
-        let folder = entry.map_err(|error| error.to_string())?.path();
-        let file = folder.join("kernels.cu");
-        if let (true, Some(name)) = (file.is_file(), folder.file_name()) {
-            found.push((name.to_string_lossy().into_owned(), file));
-        }
+    for folder in entries(sources)?.into_iter().filter(|path| path.is_dir()) {
+        let Some(name) = folder.file_name() else { continue };
+        let files = entries(&folder)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "cu"));
+        found.extend(files.map(|file| (name.to_string_lossy().into_owned(), file)));
     }
     found.sort();
     Ok(found)
 }
 
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let entries = fs::read_dir(folder).map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(|error| error.to_string())).collect()
+}
+
+/// Where the code of a source goes.
+fn fatbin(out: &Path, operation: &str, source: &Path) -> PathBuf {
+    let name = source.file_stem().unwrap_or_default().to_string_lossy();
+    out.join(format!("{operation}_{name}.fatbin"))
+}
+
 /// The `.cuh` files in the folder of a source.
 fn headers_beside(source: &Path) -> Result<Vec<PathBuf>, String> {
-    let folder = source.parent().unwrap_or(source);
-    let entries = fs::read_dir(folder).map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
-    let paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let paths = entries(source.parent().unwrap_or(source))?;
     Ok(paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "cuh")).collect())
 }
 

@@ -25,12 +25,14 @@
 
 #ifdef __CUDACC__
 
-#define KERNEL(name, Args, threads) KERNEL_RESIDENT(name, Args, threads, 1)
-
-#define KERNEL_RESIDENT(name, Args, threads, blocks)                                                                    \
+#define DARTS_KERNEL(name, Args, threads, ...)                                                                          \
     static_assert(sizeof(Args) <= 4096, "kernel arguments are at most 4096 bytes");                                     \
     static_assert((threads) % 32 == 0 && (threads) <= 1024, "threads of a block");                                      \
-    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Args args)
+    extern "C" __global__ void __launch_bounds__(__VA_ARGS__) name(const __grid_constant__ Args args)
+
+#define KERNEL(name, Args, threads) DARTS_KERNEL(name, Args, threads, threads)
+
+#define KERNEL_RESIDENT(name, Args, threads, blocks) DARTS_KERNEL(name, Args, threads, threads, blocks)
 
 #define DEVICE static __device__ __forceinline__
 
