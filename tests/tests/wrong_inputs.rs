@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
-use darts_tests::program::{Ended, SMALL_TEXT_SEARCH, into_folder, run, small_search};
+use darts_tests::program::{Ended, SMALL_TEXT_SEARCH, into_folder, run, small_search, xtask};
 
 /// Runs a command line whose words are separated by single spaces; `@` stands for the folder.
 fn typed(folder: &Path, line: &str) -> Ended {
@@ -107,6 +107,35 @@ fn wrong_command_lines_exit_with_2() {
         ],
     );
     assert!(!folder.path().join("x").exists(), "a wrong command line must leave nothing behind");
+}
+
+#[test]
+fn a_gpu_is_refused_in_one_line_where_the_build_or_the_machine_has_none() {
+    let folder = tempfile::tempdir().unwrap();
+    refused(
+        folder.path(),
+        1,
+        &[
+            (
+                "search synthetic-images --out @/x --device cuda",
+                &["cuda:0", "this build computes on the processor only"],
+            ),
+            (
+                "search synthetic-text --out @/x --device cuda:1",
+                &["cuda:1", "this build computes on the processor only"],
+            ),
+            ("verify --device cuda", &["cuda:0", "this build computes on the processor only"]),
+        ],
+    );
+    assert!(!folder.path().join("x").exists());
+    let has_driver = !typed(folder.path(), "verify --device cuda").stderr.contains("this machine has no NVIDIA driver");
+    if has_driver {
+        println!("not tried: what a task says where there is no driver, because this machine has one");
+        return;
+    }
+    let mut task = xtask(["reproduce-cifar", "--quick", "--device", "cuda"]);
+    let ended = Ended::from(task.env_remove("DARTS_BIN").output().unwrap());
+    ended.expect_refusal(1, &["--device cuda: no NVIDIA driver was found", "--device cpu"]);
 }
 
 #[test]

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::workspace::{cargo, program, run, target_dir, typed};
+use crate::cuda_toolkit::nvcc;
+use crate::workspace::{cargo, program, root, run, target_dir, typed};
 
 /// How often a waiting task looks whether the binary has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -33,11 +34,12 @@ pub(crate) struct Darts {
 }
 
 impl Darts {
-    /// The binary that `DARTS_BIN` names, else the one that cargo builds now.
+    /// The binary that `DARTS_BIN` names, else the one that cargo builds now for that device: for a GPU with the feature
+    /// `cuda`, in a target folder of its own, so that neither build throws the other away.
     ///
     /// # Errors
-    /// It does not build, or there is no file of that name.
-    pub(crate) fn get() -> Result<Self> {
+    /// It does not build, or there is no file of that name; a GPU is asked for, and there is no driver or no compiler for it.
+    pub(crate) fn get(device: Option<&str>) -> Result<Self> {
         if let Some(path) = env::var_os("DARTS_BIN").map(PathBuf::from) {
             if !path.is_file() {
                 bail!("DARTS_BIN names {}, where there is no file", path.display());
@@ -45,9 +47,23 @@ impl Darts {
             let path = path.canonicalize().with_context(|| format!("cannot resolve {}", path.display()))?;
             return Ok(Self { path });
         }
-        // With xtask, which is built already: alone, the binary's libraries would be compiled once more with fewer features.
-        run(cargo().args(["build", "-q", "--release", "--locked", "-p", "darts-cli", "-p", "xtask"]))?;
-        Ok(Self { path: target_dir().join("release").join(format!("darts{}", env::consts::EXE_SUFFIX)) })
+        let mut build = cargo();
+        build.args(["build", "-q", "--release", "--locked", "-p", "darts-cli"]);
+        let mut target = target_dir();
+        if device.is_some_and(|device| device.starts_with("cuda")) {
+            // Both are looked for before minutes go into a build.
+            if !darts_cuda::driver_is_present() {
+                bail!("--device cuda: {}", darts_cuda::Error::NoDriver);
+            }
+            nvcc::find(Some(root())).map_err(anyhow::Error::msg)?;
+            target = target.join("cuda");
+            build.args(["--features", "cuda", "--target-dir"]).arg(&target);
+        } else {
+            // With xtask, which is built already: alone, the binary's libraries would be compiled once more with fewer features.
+            build.args(["-p", "xtask"]);
+        }
+        run(&mut build)?;
+        Ok(Self { path: target.join("release").join(format!("darts{}", env::consts::EXE_SUFFIX)) })
     }
 
     /// `darts ARGUMENTS`, to be run in the root.

@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("--genotype leaves nothing to search: drop --searches and --epochs");
     }
     let mut pipeline = pipeline(args);
-    let darts = Darts::get()?;
+    let darts = Darts::get(args.machine.device.as_deref())?;
     leave_interrupts_to_the_binary()?;
     if !args.quick {
         let folder = fetch::dataset("cifar10", args.machine.data.as_deref())?;

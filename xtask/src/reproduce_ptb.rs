@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("--genotype leaves nothing to search: drop --searches, --rungs and --epochs");
     }
     let mut pipeline = pipeline(args)?;
-    let darts = Darts::get()?;
+    let darts = Darts::get(args.machine.device.as_deref())?;
     leave_interrupts_to_the_binary()?;
     if !args.quick {
         let folder = fetch::dataset("ptb", args.machine.data.as_deref())?;

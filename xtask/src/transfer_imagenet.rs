@@ -68,7 +68,7 @@ const QUICK: synthetic::Config =
 /// The data cannot be had, or the training fails.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut pipeline = pipeline(args);
-    let darts = Darts::get()?;
+    let darts = Darts::get(args.machine.device.as_deref())?;
     leave_interrupts_to_the_binary()?;
     let data = if args.quick {
         let data = pipeline.out.join("data");

@@ -50,7 +50,7 @@ const OTHER_TEXT: [&str; 4] = ["--data-seed", "1", "--vocabulary", "24"];
 /// The data cannot be had, or the training fails.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut pipeline = pipeline(args);
-    let darts = Darts::get()?;
+    let darts = Darts::get(args.machine.device.as_deref())?;
     leave_interrupts_to_the_binary()?;
     let mut is_sample = false;
     if !args.quick {

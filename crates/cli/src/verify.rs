@@ -4,16 +4,14 @@ use darts_runs::verify::FileReport;
 use darts_runs::verify::folder::{self, Outcome};
 
 use crate::args::{Family, VerifyArgs};
-use crate::failure::{Result, failed, print, usage};
+use crate::failure::{Result, failed, print};
 use crate::meant;
 
 /// Failures of one file that are told one by one.
 const TOLD: usize = 10;
 
 pub(crate) fn run(typed: &VerifyArgs) -> Result<()> {
-    if let Some(device @ darts_runs::Device::Cuda(_)) = typed.device {
-        return Err(usage(format!("--device {device} is not possible: this build computes on the processor only")));
-    }
+    typed.device.unwrap_or_default().check().map_err(failed)?;
     let only = typed.only.map(|family| match family {
         Family::Conv => folder::Family::Conv,
         Family::Imagenet => folder::Family::ImageNet,

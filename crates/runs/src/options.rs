@@ -21,18 +21,41 @@ pub enum Device {
 }
 
 impl Device {
+    /// Whether a run can compute there.
+    ///
+    /// # Errors
+    /// [`Error::Device`], with what is missing and what to do.
+    pub fn check(self) -> Result<()> {
+        self.open().map(|_| ())
+    }
+
     /// The candle device.
     ///
     /// # Errors
-    /// [`Error::Device`] for a CUDA device: this build has no kernels for it.
+    /// [`Error::Device`] for a CUDA device.
     pub(crate) fn open(self) -> Result<candle_core::Device> {
         match self {
             Self::Cpu => Ok(candle_core::Device::Cpu),
-            Self::Cuda(_) => Err(Error::Device {
-                device: self.to_string(),
-                reason: "this build computes on the processor only; use --device cpu".into(),
-            }),
+            Self::Cuda(index) => Err(Error::Device { device: self.to_string(), reason: missing(index) }),
         }
+    }
+}
+
+/// Why no run computes on the CUDA device of that number.
+#[cfg(not(feature = "cuda"))]
+fn missing(_: usize) -> String {
+    if darts_cuda::driver_is_present() {
+        return "this build computes on the processor only; one with `--features cuda` has code for GPUs".into();
+    }
+    "this build computes on the processor only, and this machine has no NVIDIA driver; use --device cpu".into()
+}
+
+/// Why no run computes on the CUDA device of that number.
+#[cfg(feature = "cuda")]
+fn missing(index: usize) -> String {
+    match darts_cuda::driver::Device::open(index, darts_cuda::driver::Options::default()) {
+        Ok(device) => format!("{} is there, but no run computes on a GPU yet; use --device cpu", device.name()),
+        Err(error) => error.to_string(),
     }
 }
 

@@ -266,8 +266,7 @@ pub fn device_count() -> Result<usize> {
 
 /// What the driver supports: major and minor version of CUDA.
 fn driver_version() -> Result<(u32, u32)> {
-    // SAFETY: looks whether the driver's library can be loaded; its initializers are the driver's own.
-    if !unsafe { sys::is_culib_present() } {
+    if !crate::driver_is_present() {
         return Err(Error::NoDriver);
     }
     let mut version = 0;
