@@ -150,10 +150,10 @@ pub fn forward(
     forward_all(program, images, &[Forward { x, affine, units }], scratch);
 }
 
-/// [`forward`] of several inputs of one shape, in the same launches.
+/// [`forward()`] of several inputs of one shape, in the same launches.
 ///
 /// # Panics
-/// As [`forward`].
+/// As [`forward()`].
 pub fn forward_all(program: &mut Program, images: Images, inputs: &[Forward], scratch: View) {
     const OPERATION: &str = "sep_unit::forward";
     for input in inputs {
@@ -201,10 +201,10 @@ pub fn backward(
     backward_all(program, images, &[Backward { x, affine, units, du, write, sums }], scratch);
 }
 
-/// [`backward`] of several inputs of one shape, in the same launches.
+/// [`backward()`] of several inputs of one shape, in the same launches.
 ///
 /// # Panics
-/// As [`backward`].
+/// As [`backward()`].
 pub fn backward_all(program: &mut Program, images: Images, inputs: &[Backward], scratch: View) {
     const OPERATION: &str = "sep_unit::backward";
     for input in inputs {
