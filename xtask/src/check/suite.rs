@@ -48,7 +48,7 @@ pub(super) fn all(context: &mut Context) -> Result<Outcome> {
         println!("{}", last_lines(&text, 200));
         bail!("`{}` failed; all of its output is in {}", typed(&command), log.display());
     }
-    context.closing_lines = text.lines().filter(|line| is_closing(line)).map(str::to_owned).collect();
+    context.closing_lines = closing(&text);
     let skipped: Vec<&str> = text.lines().map(str::trim).filter(|line| must_run(line)).collect();
     if context.strict && !skipped.is_empty() {
         bail!("skipped under --strict:\n  {}", skipped.join("\n  "));
@@ -102,9 +102,14 @@ fn is_worth_showing(line: &str) -> bool {
     ["FAIL [", "SLOW [", "TIMEOUT [", "SKIPPED:", "error", "Starting "].iter().any(|start| line.starts_with(start))
 }
 
-fn is_closing(line: &str) -> bool {
-    let line = line.trim_start();
-    line.starts_with("Summary [") || line.starts_with("test result:")
+/// The closing lines of the runner: nextest's summary alone where there is one (it shows those of every test's own process too).
+fn closing(text: &str) -> Vec<String> {
+    let starting = |start: &str| {
+        let lines = text.lines().filter(|line| line.trim_start().starts_with(start));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let summary = starting("Summary [");
+    if summary.is_empty() { starting("test result:") } else { summary }
 }
 
 fn must_run(line: &str) -> bool {
@@ -113,13 +118,15 @@ fn must_run(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_closing, must_run};
+    use super::{closing, must_run};
 
     #[test]
     fn closing_lines_of_both_runners_are_known() {
-        assert!(is_closing("     Summary [   1.234s] 12 tests run: 12 passed, 0 skipped"));
-        assert!(is_closing("test result: ok. 3 passed; 0 failed; 0 ignored"));
-        assert!(!is_closing("        PASS [   0.004s] (1/2) xtask graph"));
+        let (result, pass) =
+            ("test result: ok. 3 passed; 0 failed; 0 ignored", "        PASS [   0.004s] (1/2) xtask graph");
+        let summary = "     Summary [   1.234s] 12 tests run: 12 passed, 0 skipped";
+        assert_eq!(closing(&[pass, result, summary].join("\n")), [summary]);
+        assert_eq!(closing(&[result, "running 3 tests", result].join("\n")), [result, result]);
     }
 
     #[test]
