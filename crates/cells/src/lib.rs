@@ -18,6 +18,8 @@
 
 pub mod conv;
 pub mod derive;
+#[cfg(feature = "cuda")]
+mod device;
 mod error;
 pub mod genotype;
 pub mod parameters;

@@ -72,6 +72,11 @@ impl Slot {
         self.len == 0
     }
 
+    /// Floats before the buffer in its arena: where it lies in a memory of another kind that has the same plan.
+    pub fn offset(self) -> usize {
+        self.offset
+    }
+
     /// Its first `count` floats: a smaller batch uses the beginning of a buffer that was planned for the largest.
     ///
     /// # Panics

@@ -24,11 +24,11 @@ impl State {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Cell {
-    inputs: [State; 2],
-    preprocess: [ConvNorm; 2],
-    graph: Graph,
+    pub(super) inputs: [State; 2],
+    pub(super) preprocess: [ConvNorm; 2],
+    pub(super) graph: Graph,
     pub(crate) output: State,
 }
 

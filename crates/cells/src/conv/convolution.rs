@@ -10,19 +10,19 @@ use super::norm::Norm;
 use super::pass::{Backward, Forward};
 use crate::error::Error;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Convolution {
     pub(crate) input: Geometry,
     pub(crate) output: Geometry,
-    shape: ConvShape,
-    branches: Vec<BranchPlan>,
+    pub(super) shape: ConvShape,
+    pub(super) branches: Vec<BranchPlan>,
 }
 
-#[derive(Debug)]
-struct BranchPlan {
-    weight: Range<usize>,
-    c_out: usize,
-    offset: (isize, isize),
+#[derive(Clone, Debug)]
+pub(super) struct BranchPlan {
+    pub(super) weight: Range<usize>,
+    pub(super) c_out: usize,
+    pub(super) offset: (isize, isize),
 }
 
 /// What a convolution's input goes through before it is convolved.

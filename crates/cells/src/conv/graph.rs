@@ -25,14 +25,14 @@ use super::pass::{Backward, Forward, Workspace, disjoint};
 use crate::error::Error;
 use crate::primitive::Primitive;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Graph {
     /// Inputs first, then the intermediate nodes, each after its sources.
     pub(crate) nodes: Vec<Buffer>,
     pub(crate) gradients: Vec<Buffer>,
-    inputs: usize,
-    operations: Vec<Operation>,
-    pools: Vec<SharedPool>,
+    pub(super) inputs: usize,
+    pub(super) operations: Vec<Operation>,
+    pub(super) pools: Vec<SharedPool>,
 }
 
 /// One operation to be placed in a graph.
@@ -121,7 +121,7 @@ impl Graph {
     }
 
     /// The tensor that `operation` contributes to its target through its mixing coefficients.
-    fn output<'g>(&'g self, operation: &'g Operation) -> &'g Buffer {
+    pub(super) fn output<'g>(&'g self, operation: &'g Operation) -> &'g Buffer {
         match &operation.kind {
             Kind::Zero | Kind::Identity => &self.nodes[operation.source],
             Kind::Pool { pool, .. } => &self.pools[*pool].z,

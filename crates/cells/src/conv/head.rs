@@ -14,14 +14,14 @@ use super::preprocess::ConvNorm;
 use crate::parameters::Init;
 
 /// logits = W·x + b, over `[N, K]` features that may still have to be normalized and activated.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Linear {
-    features: usize,
-    classes: usize,
-    weight: Range<usize>,
-    bias: Range<usize>,
+    pub(super) features: usize,
+    pub(super) classes: usize,
+    pub(super) weight: Range<usize>,
+    pub(super) bias: Range<usize>,
     /// W·x.
-    product: Buffer,
+    pub(super) product: Buffer,
     pub(crate) logits: Buffer,
     pub(crate) d_logits: Buffer,
     ones: Slot,
@@ -115,11 +115,11 @@ impl Linear {
 }
 
 /// Global average pool, then linear.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Classifier {
     pub(crate) linear: Linear,
-    pooled: Buffer,
-    d_pooled: Buffer,
+    pub(super) pooled: Buffer,
+    pub(super) d_pooled: Buffer,
 }
 
 impl Classifier {
@@ -157,17 +157,17 @@ impl Classifier {
 }
 
 /// ReLU, average pool 5×5, 1×1 → 128, BN, ReLU, 2×2 → 768, (CIFAR: BN,) ReLU, linear.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Auxiliary {
-    pool: PoolShape,
-    pooled: Vec<Buffer>,
-    d_pooled: Vec<Buffer>,
-    narrow: ConvNorm,
-    d_narrow: Buffer,
-    wide: Convolution,
-    wide_norm: Option<Norm>,
-    wide_z: Buffer,
-    d_wide: Buffer,
+    pub(super) pool: PoolShape,
+    pub(super) pooled: Vec<Buffer>,
+    pub(super) d_pooled: Vec<Buffer>,
+    pub(super) narrow: ConvNorm,
+    pub(super) d_narrow: Buffer,
+    pub(super) wide: Convolution,
+    pub(super) wide_norm: Option<Norm>,
+    pub(super) wide_z: Buffer,
+    pub(super) d_wide: Buffer,
     pub(crate) linear: Linear,
 }
 
@@ -203,7 +203,7 @@ impl Auxiliary {
     }
 
     /// What the features go through before the linear layer.
-    fn activate(&self) -> Activate<'_> {
+    pub(super) fn activate(&self) -> Activate<'_> {
         self.wide_norm.as_ref().map_or(Activate::Relu, Activate::NormRelu)
     }
 

@@ -4,6 +4,8 @@
 mod build;
 mod cell;
 mod convolution;
+#[cfg(feature = "cuda")]
+mod device;
 mod graph;
 mod head;
 mod module;
@@ -18,6 +20,10 @@ mod stem;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "cuda")]
+pub use crate::device::DeviceStatistics;
+#[cfg(feature = "cuda")]
+pub use device::{DeviceConv, DeviceConvGradients, DeviceConvPass};
 pub use module::{ConvModule, Mode};
 pub use network::{ConvNetwork, LossConfig, LossOutput, NetworkConfig, Stem};
 pub use pass::{ForwardInput, Gradients, Statistics, Workspace};

@@ -133,23 +133,23 @@ pub struct LossOutput {
 }
 
 /// A supernet or a discrete network.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ConvNetwork {
     config: NetworkConfig,
-    parameters: Table,
-    statistics: Table,
-    activations: Plan,
-    channels: Plan,
-    images: Buffer,
-    d_images: Buffer,
-    stem: StemLayers,
-    cells: Vec<Cell>,
-    auxiliary: Option<(usize, Auxiliary)>,
-    classifier: Classifier,
-    temporaries: Vec<Slot>,
-    buffers: usize,
-    weights: usize,
-    droppable: Vec<(usize, usize)>,
+    pub(super) parameters: Table,
+    pub(super) statistics: Table,
+    pub(super) activations: Plan,
+    pub(super) channels: Plan,
+    pub(super) images: Buffer,
+    pub(super) d_images: Buffer,
+    pub(super) stem: StemLayers,
+    pub(super) cells: Vec<Cell>,
+    pub(super) auxiliary: Option<(usize, Auxiliary)>,
+    pub(super) classifier: Classifier,
+    pub(super) temporaries: Vec<Slot>,
+    pub(super) buffers: usize,
+    pub(super) weights: usize,
+    pub(super) droppable: Vec<(usize, usize)>,
     multiply_adds: u64,
 }
 

@@ -9,15 +9,15 @@ use super::build::Builder;
 use super::pass::{Backward, Forward, Statistics, affine, coefficients, disjoint};
 use crate::parameters::Init;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Norm {
     pub(crate) channels: usize,
-    gamma_beta: Option<[Range<usize>; 2]>,
-    running: [Range<usize>; 2],
+    pub(super) gamma_beta: Option<[Range<usize>; 2]>,
+    pub(super) running: [Range<usize>; 2],
     /// mean | rstd | scale | shift, written by the forward pass.
-    coefficients: Slot,
+    pub(super) coefficients: Slot,
     /// scale | b | d of the gradient that reaches the normalized tensor, written by the backward pass.
-    upstream: Slot,
+    pub(super) upstream: Slot,
 }
 
 impl Norm {

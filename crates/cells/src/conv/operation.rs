@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::primitive::Primitive;
 
 /// ReLU → depthwise → pointwise → BN. `z` is the pointwise output, before its norm.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Unit {
     pub(crate) shape: UnitShape,
     pub(crate) depthwise: Range<usize>,
@@ -25,7 +25,7 @@ pub(crate) struct Unit {
 }
 
 /// What an operation computes from its source node. Wherever there is a `norm`, the operation's output is its affine of `z`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "a network has a few hundred of them, most of the largest kind")]
 pub(crate) enum Kind {
     /// No output at all; in a mixture it only takes its share of the softmax.
@@ -50,7 +50,7 @@ pub(crate) enum Kind {
 }
 
 /// One candidate on one edge.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Operation {
     pub(crate) source: usize,
     pub(crate) target: usize,
@@ -75,7 +75,7 @@ pub(crate) struct Placement<'a> {
 }
 
 /// A pool that every edge out of `source` shares.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SharedPool {
     pub(crate) source: usize,
     pub(crate) shape: PoolShape,

@@ -9,7 +9,7 @@ use super::norm::Norm;
 use super::pass::{Backward, Forward};
 use crate::error::Error;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ConvNorm {
     pub(crate) conv: Convolution,
     pub(crate) norm: Norm,

@@ -6,7 +6,7 @@ use super::convolution::{Activate, Convolution};
 use super::pass::{Backward, Forward};
 use super::preprocess::ConvNorm;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum StemLayers {
     /// 3×3, BN; the value is both inputs.
     Cifar { layer: ConvNorm, output: State },

@@ -17,6 +17,7 @@ use self::buffers::{Arena, Buffers};
 use self::run::Run;
 use super::network::{argument, length};
 use super::{LossConfig, LossOutput, Masks, Mode, RecurrentNetwork};
+pub use crate::device::DeviceStatistics;
 use crate::error::Result;
 
 /// A sequence of words in device memory, with its dropout. Its length is that of the last upload.
@@ -65,19 +66,6 @@ pub struct DevicePass {
     pub gradients: DeviceGradients,
     /// What the factors of matrix products are rounded to.
     pub precision: Precision,
-}
-
-/// Which statistics batch norm uses.
-#[derive(Copy, Clone, Debug, PartialEq)]
-pub enum DeviceStatistics {
-    /// Those of each call's own batch.
-    Batch {
-        /// Running statistics, as [`RecurrentNetwork::statistics`] lays them out: updated nodes + 1 times per time step, in the
-        /// order of computation.
-        update: Option<View>,
-    },
-    /// The running ones.
-    Running(View),
 }
 
 /// The gradients of the loss that are asked for; each is overwritten.

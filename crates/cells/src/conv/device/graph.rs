@@ -1,0 +1,412 @@
+//! The graph inside a cell, laid down node by node as on the CPU, but with everything that reads one node in as few launches as
+//! there are dependent steps: first units and pools, then second units, with one launch for the norms after each.
+
+use darts_cuda::sep_unit::{self, UnitBackward, UnitForward, UnitShape};
+use darts_cuda::{Upstream, UpstreamTerm, View, Write, batch_norm, mix, pool};
+
+use super::layers::{Arriving, Normalized, device_pool, norms_forward};
+use super::lower::Lower;
+use crate::conv::build::Buffer;
+use crate::conv::convolution::Activate;
+use crate::conv::graph::Graph;
+use crate::conv::norm::Norm;
+use crate::conv::operation::{Kind, Operation, SharedPool, Unit};
+
+/// Units that read one input.
+struct Input<'a> {
+    x: &'a Buffer,
+    /// The norm that its activation comes after.
+    norm: Option<&'a Norm>,
+    units: Vec<&'a Unit>,
+}
+
+impl Graph {
+    fn reading(&self, source: usize) -> impl Iterator<Item = &Operation> {
+        self.operations.iter().filter(move |o| o.source == source)
+    }
+
+    fn mixed_into(&self, target: usize) -> impl Iterator<Item = &Operation> {
+        self.operations.iter().filter(move |o| o.target == target && !matches!(o.kind, Kind::Zero))
+    }
+
+    /// Both units of every separable convolution that reads node `source`.
+    fn separable_from(&self, source: usize) -> Vec<(&Operation, &Unit, &Unit)> {
+        let units = self.reading(source).filter_map(|o| match &o.kind {
+            Kind::Separable { first, second } => Some((o, first, second)),
+            _ => None,
+        });
+        units.collect()
+    }
+
+    /// The pools of node `source`, each with the operations that take its output.
+    fn pools_of(&self, source: usize) -> Vec<(&SharedPool, Vec<&Operation>)> {
+        let pools = self.pools.iter().enumerate().filter(|(_, shared)| shared.source == source);
+        let users = |index: usize| {
+            let uses = move |o: &&Operation| matches!(o.kind, Kind::Pool { pool, .. } if pool == index);
+            self.operations.iter().filter(uses).collect()
+        };
+        pools.map(|(index, shared)| (shared, users(index))).collect()
+    }
+
+    pub(super) fn lay_forward(&self, lower: &mut Lower) {
+        for node in 0..self.nodes.len() {
+            if node >= self.inputs {
+                self.lay_mix(lower, node);
+            }
+            self.lay_send(lower, node);
+        }
+    }
+
+    /// Everything that reads node `source`, up to its outputs before mixing.
+    fn lay_send(&self, lower: &mut Lower, source: usize) {
+        let x = &self.nodes[source];
+        let mark = lower.mark();
+        let first = Input { x, norm: None, units: self.reading(source).filter_map(Operation::first_unit).collect() };
+        let mut norms = units_forward(lower, &[first], true);
+        norms.extend(self.lay_pools(lower, source));
+        for operation in self.reading(source) {
+            let Kind::Dense { layers, norm } = &operation.kind else { continue };
+            let (mut input, mut activate, mut sums) = (*x, Activate::Relu, None);
+            for (index, (conv, z)) in layers.iter().enumerate() {
+                sums = if index + 1 == layers.len() { lower.sums(z.shape.c) } else { None };
+                conv.lay_forward(lower, &[input], activate, z, sums);
+                (input, activate) = (*z, Activate::Nothing);
+            }
+            norms.push(Normalized { norm, sums, count: lower.batch * input.shape.pixels() });
+        }
+        if !norms.is_empty() {
+            norms_forward(lower, &norms);
+        }
+        lower.release(mark);
+        let second: Vec<Input> = self
+            .separable_from(source)
+            .into_iter()
+            .map(|(_, first, second)| Input { x: &first.z, norm: Some(&first.norm), units: vec![second] })
+            .collect();
+        let norms = units_forward(lower, &second, true);
+        if !norms.is_empty() {
+            norms_forward(lower, &norms);
+        }
+        lower.release(mark);
+    }
+
+    /// The pools of node `source`, and the norms that follow them.
+    fn lay_pools(&self, lower: &mut Lower, source: usize) -> Vec<Normalized<'_>> {
+        let x = &self.nodes[source];
+        let images = lower.images(x.shape);
+        let mut pools = Vec::new();
+        let mut norms = Vec::new();
+        let mut scratch_len = 0;
+        for (shared, users) in self.pools_of(source) {
+            let shape = device_pool(shared.shape);
+            let count = lower.batch * shared.z.shape.pixels();
+            let users: Vec<&Norm> = users.into_iter().filter_map(Operation::norm).collect();
+            let sums = if users.is_empty() { None } else { lower.sums(x.shape.c) };
+            scratch_len += sums.map_or(0, |_| pool::forward_scratch_len(images, shape));
+            norms.extend(users.into_iter().map(|norm| Normalized { norm, sums, count }));
+            pools.push(pool::Forward { x: lower.view(x), shape, z: lower.view(&shared.z), sums });
+        }
+        if !pools.is_empty() {
+            let scratch = lower.take(scratch_len);
+            pool::forward(lower.program, images, &pools, scratch);
+        }
+        norms
+    }
+
+    /// node = Σ over its operations of their weighted, normalized outputs.
+    fn lay_mix(&self, lower: &mut Lower, target: usize) {
+        let term = |o: &Operation| {
+            let affine = o.norm().map(|norm| norm.device_affine(lower));
+            mix::Term {
+                z: lower.view(self.output(o)),
+                scale: affine.map(|affine| affine.scale),
+                shift: affine.map(|affine| affine.shift),
+                weight: lower.weight(o.weight),
+                sample_scale: lower.mask(o.mask),
+            }
+        };
+        let terms: Vec<mix::Term> = self.mixed_into(target).map(term).collect();
+        let node = &self.nodes[target];
+        let (images, view) = (lower.images(node.shape), lower.view(node));
+        mix::forward(lower.program, images, &terms, view, Write::Overwrite);
+    }
+
+    pub(super) fn lay_backward(&self, lower: &mut Lower) {
+        for node in (0..self.nodes.len()).rev() {
+            self.lay_send_backward(lower, node);
+            if node >= self.inputs {
+                self.lay_mix_backward(lower, node);
+            }
+        }
+    }
+
+    /// With the gradient of node `target` complete: gradients of its operations' weights, and the coefficients with which
+    /// the gradient reaches each operation's z.
+    fn lay_mix_backward(&self, lower: &mut Lower, target: usize) {
+        let gradient = &self.gradients[target];
+        lower.ensure(gradient);
+        let wants_weights = lower.pass.gradients.weights.is_some();
+        let wanted = |o: &&Operation| o.norm().is_some() || (wants_weights && o.weight.is_some());
+        let operations: Vec<&Operation> = self.mixed_into(target).filter(wanted).collect();
+        if operations.is_empty() {
+            return;
+        }
+        let mark = lower.mark();
+        let (images, c) = (lower.images(gradient.shape), gradient.shape.c);
+        let sums: View<f64> = lower.take(operations.len() * 2 * c);
+        let sums = |index: usize| sums.slice(index * 2 * c..(index + 1) * 2 * c);
+        let scratch = lower.take(mix::reduce_scratch_len(images, operations.len()));
+        let terms: Vec<mix::ReduceTerm> = operations
+            .iter()
+            .enumerate()
+            .map(|(index, o)| mix::ReduceTerm {
+                z: lower.view(self.output(o)),
+                sample_scale: lower.mask(o.mask),
+                sums: sums(index),
+            })
+            .collect();
+        let dnode = lower.view(gradient);
+        mix::reduce(lower.program, images, dnode, &terms, scratch);
+        let count = lower.batch * gradient.shape.pixels();
+        let backward = |(index, o): (usize, &&Operation)| {
+            let (weight, d_weight) = (lower.weight(o.weight), lower.d_weight(o.weight));
+            match o.norm() {
+                Some(norm) => {
+                    batch_norm::Backward { weight, d_weight, ..norm.device_backward(lower, sums(index), count) }
+                }
+                None => batch_norm::Backward {
+                    sums: sums(index),
+                    count,
+                    norm: None,
+                    weight,
+                    training: lower.by_batch(),
+                    d_weight,
+                },
+            }
+        };
+        let norms: Vec<batch_norm::Backward> = operations.iter().enumerate().map(backward).collect();
+        batch_norm::backward(lower.program, &norms);
+        lower.release(mark);
+    }
+
+    fn arrives<'g>(&self, lower: &Lower, operation: &Operation, norm: &'g Norm, z: &'g Buffer) -> Arriving<'g> {
+        let gradient = lower.view(&self.gradients[operation.target]);
+        Arriving { gradient, norm: Some((norm, z)), mask: operation.mask }
+    }
+
+    /// Adds to the gradient of node `source` what comes back through everything that read it.
+    fn lay_send_backward(&self, lower: &mut Lower, source: usize) {
+        let (x, dx) = (&self.nodes[source], &self.gradients[source]);
+        let separable = self.separable_from(source);
+        let mark = lower.mark();
+        // The first units' outputs are not kept.
+        units_forward(lower, &[Input { x, norm: None, units: separable.iter().map(|s| s.1).collect() }], false);
+        // Second units first: each leaves the gradient of its input in a temporary.
+        let mut second = Vec::with_capacity(separable.len());
+        let mut norms = Vec::with_capacity(separable.len());
+        for (index, &(operation, first, unit)) in separable.iter().enumerate() {
+            let sums = lower.take(2 * first.z.shape.c);
+            second.push(Back {
+                x: &first.z,
+                norm: Some(&first.norm),
+                units: vec![(unit, self.arrives(lower, operation, &unit.norm, &unit.z))],
+                du: lower.temporary(index, &first.z),
+                write: Write::Overwrite,
+                sums: Some(sums),
+            });
+            let count = lower.batch * first.z.shape.pixels();
+            norms.push(first.norm.device_backward(lower, sums, count));
+        }
+        units_backward(lower, &second);
+        if !norms.is_empty() {
+            batch_norm::backward(lower.program, &norms);
+        }
+        let mut units: Vec<(&Unit, Arriving)> = Vec::new();
+        let mut temporary = 0;
+        for operation in self.reading(source) {
+            match &operation.kind {
+                Kind::Separable { first: unit, .. } => {
+                    let gradient = lower.temporary(temporary, &unit.z);
+                    temporary += 1;
+                    units.push((unit, Arriving { gradient, norm: Some((&unit.norm, &unit.z)), mask: None }));
+                }
+                Kind::Dilated(unit) => units.push((unit, self.arrives(lower, operation, &unit.norm, &unit.z))),
+                _ => {}
+            }
+        }
+        if !units.is_empty() {
+            let write = lower.write_to(dx);
+            let du = lower.view(dx);
+            units_backward(lower, &[Back { x, norm: None, units, du, write, sums: None }]);
+        }
+        lower.release(mark);
+        self.lay_pools_backward(lower, source);
+        self.lay_identities_backward(lower, source);
+        self.lay_dense_backward(lower, source);
+    }
+
+    fn lay_pools_backward(&self, lower: &mut Lower, source: usize) {
+        let (x, dx) = (&self.nodes[source], &self.gradients[source]);
+        let pools: Vec<_> = self.pools_of(source).into_iter().filter(|(_, users)| !users.is_empty()).collect();
+        if pools.is_empty() {
+            return;
+        }
+        let term = |o: &&Operation| {
+            let upstream = o.norm().map(|norm| norm.device_upstream(lower));
+            pool::Term {
+                grad: lower.view(&self.gradients[o.target]),
+                scale: upstream.map(|[scale, ..]| scale),
+                sample_scale: lower.mask(o.mask),
+                bn: upstream.map(|[_, b, d]| [b, d]),
+            }
+        };
+        let terms: Vec<Vec<pool::Term>> = pools.iter().map(|(_, users)| users.iter().map(term).collect()).collect();
+        let mut calls = Vec::with_capacity(pools.len());
+        for ((shared, _), terms) in pools.iter().zip(&terms) {
+            calls.push(pool::Backward {
+                x: lower.view(x),
+                shape: device_pool(shared.shape),
+                z: lower.view(&shared.z),
+                terms,
+                dx: lower.view(dx),
+                write: lower.write_to(dx),
+            });
+        }
+        let images = lower.images(x.shape);
+        pool::backward(lower.program, images, &calls);
+    }
+
+    fn lay_identities_backward(&self, lower: &mut Lower, source: usize) {
+        let term = |o: &Operation| mix::Term {
+            z: lower.view(&self.gradients[o.target]),
+            scale: None,
+            shift: None,
+            weight: lower.weight(o.weight),
+            sample_scale: None,
+        };
+        let terms: Vec<mix::Term> = self.reading(source).filter(|o| o.is_identity()).map(term).collect();
+        if terms.is_empty() {
+            return;
+        }
+        let dx = &self.gradients[source];
+        let write = lower.write_to(dx);
+        let (images, view) = (lower.images(dx.shape), lower.view(dx));
+        mix::forward(lower.program, images, &terms, view, write);
+    }
+
+    fn lay_dense_backward(&self, lower: &mut Lower, source: usize) {
+        let (x, dx) = (&self.nodes[source], &self.gradients[source]);
+        for operation in self.reading(source) {
+            let Kind::Dense { layers, norm } = &operation.kind else { continue };
+            let last = &layers[layers.len() - 1];
+            let mut arriving = self.arrives(lower, operation, norm, &last.1);
+            let mut layer = &last.0;
+            if let [(row, row_z), (column, _)] = &layers[..] {
+                let inner = lower.temporary(0, row_z);
+                column.lay_backward(lower, &[*row_z], Activate::Nothing, arriving, &[inner], Write::Overwrite, None);
+                arriving = Arriving { gradient: inner, norm: None, mask: None };
+                layer = row;
+            }
+            let write = lower.write_to(dx);
+            let view = lower.view(dx);
+            layer.lay_backward(lower, &[*x], Activate::Relu, arriving, &[view], write, None);
+        }
+    }
+}
+
+fn device_unit(unit: &Unit) -> UnitShape {
+    let darts_ops::sep_unit::UnitShape { kernel, stride, dilation, c_in, c_out } = unit.shape;
+    UnitShape { kernel, stride, dilation, c_in, c_out }
+}
+
+/// z of all units of `inputs`, which have one shape; where the outputs are new, the norms that follow, with their sums. The
+/// caller releases what is taken.
+fn units_forward<'a>(lower: &mut Lower, inputs: &[Input<'a>], new: bool) -> Vec<Normalized<'a>> {
+    let Some(shape) = inputs.iter().find(|input| !input.units.is_empty()).map(|input| input.x.shape) else {
+        return Vec::new();
+    };
+    let images = lower.images(shape);
+    let mut norms = Vec::new();
+    let mut calls: Vec<Vec<UnitForward>> = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        let mut units = Vec::with_capacity(input.units.len());
+        for unit in &input.units {
+            let sums = if new { lower.sums(unit.shape.c_out) } else { None };
+            norms.push(Normalized { norm: &unit.norm, sums, count: lower.batch * unit.z.shape.pixels() });
+            units.push(UnitForward {
+                shape: device_unit(unit),
+                depthwise: lower.theta(&unit.depthwise),
+                pointwise: lower.theta(&unit.pointwise),
+                z: lower.view(&unit.z),
+                sums,
+            });
+        }
+        calls.push(units);
+    }
+    let with_sums = calls.iter().flatten().filter(|unit| unit.sums.is_some()).map(|unit| unit.shape);
+    let scratch = lower.take(sep_unit::forward_scratch_len(images, with_sums));
+    let calls: Vec<sep_unit::Forward> = inputs
+        .iter()
+        .zip(&calls)
+        .map(|(input, units)| sep_unit::Forward {
+            x: lower.view(input.x),
+            affine: input.norm.map(|norm| norm.device_affine(lower)),
+            units,
+        })
+        .collect();
+    sep_unit::forward_all(lower.program, images, &calls, scratch);
+    norms
+}
+
+/// Units that read one input, with the gradients that arrive at their outputs, and where the input's gradient goes.
+struct Back<'a> {
+    x: &'a Buffer,
+    norm: Option<&'a Norm>,
+    units: Vec<(&'a Unit, Arriving<'a>)>,
+    du: View,
+    write: Write,
+    sums: Option<View<f64>>,
+}
+
+/// Gradients of the weights of all units, and of what they read; the inputs have one shape.
+fn units_backward(lower: &mut Lower, inputs: &[Back]) {
+    let Some(shape) = inputs.first().map(|input| input.x.shape) else { return };
+    let images = lower.images(shape);
+    let shapes: Vec<Vec<UnitShape>> =
+        inputs.iter().map(|input| input.units.iter().map(|(unit, _)| device_unit(unit)).collect()).collect();
+    let shapes: Vec<&[UnitShape]> = shapes.iter().map(Vec::as_slice).collect();
+    let mark = lower.mark();
+    let scratch = lower.take(sep_unit::backward_scratch_len(images, &shapes));
+    let terms: Vec<Vec<[UpstreamTerm; 1]>> =
+        inputs.iter().map(|input| input.units.iter().map(|(_, arriving)| [arriving.term(lower)]).collect()).collect();
+    let units: Vec<Vec<UnitBackward>> = inputs
+        .iter()
+        .zip(&terms)
+        .map(|(input, terms)| {
+            let units = input.units.iter().zip(terms);
+            units
+                .map(|((unit, arriving), terms)| UnitBackward {
+                    shape: device_unit(unit),
+                    depthwise: lower.theta(&unit.depthwise),
+                    pointwise: lower.theta(&unit.pointwise),
+                    upstream: Upstream { terms, bn: arriving.bn(lower) },
+                    weights: lower.d_theta(&unit.depthwise).zip(lower.d_theta(&unit.pointwise)),
+                })
+                .collect()
+        })
+        .collect();
+    let calls: Vec<sep_unit::Backward> = inputs
+        .iter()
+        .zip(&units)
+        .map(|(input, units)| sep_unit::Backward {
+            x: lower.view(input.x),
+            affine: input.norm.map(|norm| norm.device_affine(lower)),
+            units,
+            du: input.du,
+            write: input.write,
+            sums: input.sums,
+        })
+        .collect();
+    sep_unit::backward_all(lower.program, images, &calls, scratch);
+    lower.release(mark);
+}

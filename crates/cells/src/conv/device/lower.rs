@@ -1,0 +1,198 @@
+//! A pass that is being laid down: where buffers lie, which gradients hold something already, what is free to be used between
+//! two launches.
+
+use std::ops::Range;
+
+use darts_cuda::{Images, Pod, Program, View, Write, vector};
+use darts_ops::{Plan, Slot};
+
+use super::DeviceConvPass;
+use crate::conv::ConvNetwork;
+use crate::conv::build::{Buffer, Geometry};
+use crate::device::DeviceStatistics;
+
+/// Bytes that every piece of the scratch memory is aligned to.
+const ALIGNMENT: u64 = 256;
+
+/// Where a network's buffers lie on a device: activations, then per-channel vectors, then scratch memory.
+#[derive(Debug)]
+pub(super) struct Places {
+    pub(super) start: u64,
+    capacity: usize,
+    activations: u64,
+    channels: u64,
+    pub(super) scratch: u64,
+}
+
+impl Places {
+    /// From address 1 MiB on, for up to `capacity` samples, without scratch memory.
+    pub(super) fn new(capacity: usize, activations: &Plan, channels: &Plan) -> Self {
+        let bytes = |floats: usize| (4 * floats as u64).next_multiple_of(ALIGNMENT);
+        let (activations, channels) = (bytes(activations.len() * capacity), bytes(channels.len()));
+        Self { start: 1 << 20, capacity, activations, channels, scratch: 0 }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.activations + self.channels + self.scratch
+    }
+
+    /// `batch` samples of what was planned for one.
+    pub(super) fn activation(&self, per_sample: Slot, batch: usize) -> View {
+        let slot = per_sample.scaled(self.capacity, batch);
+        View::at(self.start + 4 * slot.offset() as u64, slot.len())
+    }
+
+    fn channels(&self, slot: Slot) -> View {
+        View::at(self.start + self.activations + 4 * slot.offset() as u64, slot.len())
+    }
+}
+
+/// A pass that is being laid down.
+pub(super) struct Lower<'a> {
+    pub(super) program: &'a mut Program,
+    pub(super) pass: DeviceConvPass,
+    pub(super) batch: usize,
+    pub(super) temporaries: &'a [Slot],
+    places: &'a Places,
+    /// Buffers that lie where the caller says: the images, and their gradient.
+    elsewhere: [(usize, View); 2],
+    /// Which gradient buffers hold something, by `Buffer::id`.
+    written: Vec<bool>,
+    scratch: Range<u64>,
+    next: u64,
+    most: u64,
+}
+
+impl<'a> Lower<'a> {
+    pub(super) fn new(
+        network: &'a ConvNetwork,
+        places: &'a Places,
+        batch: usize,
+        pass: DeviceConvPass,
+        program: &'a mut Program,
+    ) -> Self {
+        let start = places.start + places.activations + places.channels;
+        let images = (network.images.id, pass.images);
+        let d_images = (network.d_images.id, pass.gradients.images.unwrap_or(View::none()));
+        Self {
+            program,
+            pass,
+            batch,
+            temporaries: &network.temporaries,
+            places,
+            elsewhere: [images, d_images],
+            written: vec![false; network.buffers],
+            scratch: start..start + places.scratch,
+            next: start,
+            most: start,
+        }
+    }
+
+    /// Lets the pass take as much scratch memory as it likes: it will not be run.
+    pub(super) fn measure(&mut self) {
+        self.scratch.end = u64::MAX;
+    }
+
+    /// Bytes of scratch memory that the pass took at most.
+    pub(super) fn scratch_needed(&self) -> u64 {
+        self.most - self.scratch.start
+    }
+
+    /// Whether the pass normalizes by the statistics of its batch.
+    pub(super) fn by_batch(&self) -> bool {
+        matches!(self.pass.statistics, DeviceStatistics::Batch { .. })
+    }
+
+    pub(super) fn view(&self, buffer: &Buffer) -> View {
+        let elsewhere = self.elsewhere.iter().find(|(id, _)| *id == buffer.id);
+        elsewhere.map_or_else(|| self.places.activation(buffer.slot, self.batch), |&(_, view)| view)
+    }
+
+    pub(super) fn views(&self, buffers: &[Buffer]) -> Vec<View> {
+        buffers.iter().map(|buffer| self.view(buffer)).collect()
+    }
+
+    /// As much of a temporary as `like` has.
+    pub(super) fn temporary(&self, index: usize, like: &Buffer) -> View {
+        self.places.activation(self.temporaries[index].first(like.shape.len()), self.batch)
+    }
+
+    pub(super) fn channels(&self, slot: Slot) -> View {
+        self.places.channels(slot)
+    }
+
+    pub(super) fn images(&self, shape: Geometry) -> Images {
+        Images { n: self.batch, h: shape.h, w: shape.w, c: shape.c }
+    }
+
+    pub(super) fn theta(&self, range: &Range<usize>) -> View {
+        self.pass.theta.slice(range.clone())
+    }
+
+    pub(super) fn d_theta(&self, range: &Range<usize>) -> Option<View> {
+        self.pass.gradients.theta.map(|theta| theta.slice(range.clone()))
+    }
+
+    /// The weight of an operation; none: 1.
+    pub(super) fn weight(&self, weight: Option<usize>) -> Option<View> {
+        weight.map(|index| self.pass.weights.slice(index..index + 1))
+    }
+
+    pub(super) fn d_weight(&self, weight: Option<usize>) -> Option<View> {
+        let (weights, index) = (self.pass.gradients.weights?, weight?);
+        Some(weights.slice(index..index + 1))
+    }
+
+    pub(super) fn mask(&self, mask: Option<usize>) -> Option<View> {
+        let (masks, index) = (self.pass.masks?, mask?);
+        Some(masks.slice(index * self.batch..(index + 1) * self.batch))
+    }
+
+    /// How the next contribution to `gradient` is to be written: the first one overwrites.
+    pub(super) fn write_to(&mut self, gradient: &Buffer) -> Write {
+        if std::mem::replace(&mut self.written[gradient.id], true) { Write::Accumulate } else { Write::Overwrite }
+    }
+
+    /// The same for gradients that one kernel contributes to: where only some of them hold something, the others become 0.
+    pub(super) fn write_to_all(&mut self, gradients: &[Buffer]) -> Write {
+        if gradients.iter().any(|gradient| self.written[gradient.id]) {
+            gradients.iter().for_each(|gradient| self.ensure(gradient));
+            return Write::Accumulate;
+        }
+        gradients.iter().for_each(|gradient| self.written[gradient.id] = true);
+        Write::Overwrite
+    }
+
+    /// Makes a gradient that nothing has contributed to zero.
+    pub(super) fn ensure(&mut self, gradient: &Buffer) {
+        if self.write_to(gradient) == Write::Overwrite {
+            let view = self.view(gradient);
+            vector::fill(self.program, view, 0.0);
+        }
+    }
+
+    /// Where the scratch memory that is in use ends: everything that is taken from now on is free again after
+    /// [`Lower::release`]. Launches run in their order, so a place may be used again by the next.
+    pub(super) fn mark(&self) -> u64 {
+        self.next
+    }
+
+    pub(super) fn release(&mut self, mark: u64) {
+        self.next = mark;
+    }
+
+    /// Scratch memory for `len` elements.
+    pub(super) fn take<T: Pod>(&mut self, len: usize) -> View<T> {
+        let view = View::<T>::at(self.next, len);
+        self.next += (view.bytes() as u64).next_multiple_of(ALIGNMENT);
+        // It was measured with this very pass in `DeviceConv::plan`.
+        assert!(self.next <= self.scratch.end, "more scratch memory than was planned");
+        self.most = self.most.max(self.next);
+        view
+    }
+
+    /// Room for a kernel's sums [Σz | Σz²], where this pass normalizes by the batch.
+    pub(super) fn sums(&mut self, channels: usize) -> Option<View<f64>> {
+        self.by_batch().then(|| self.take(2 * channels))
+    }
+}

@@ -1,0 +1,199 @@
+//! Convolutional networks on a device against the CPU's passes over the same numbers: the supernet and discrete networks with
+//! path dropout, auxiliary head and both stems; batch and running statistics.
+
+mod common;
+
+use common::{assert_close, numbers};
+use darts_cells::conv::{
+    ConvNetwork, DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceStatistics, ForwardInput, Gradients,
+    LossConfig, NetworkConfig, Statistics, Stem,
+};
+use darts_cells::genotype::named;
+use darts_cells::relaxation::Relaxation;
+use darts_cells::space::ConvSpace;
+use darts_cuda::{Backend, Memory, Program, View};
+use darts_cuda_emulator::{Emulator, Order};
+
+struct Case {
+    network: ConvNetwork,
+    theta: Vec<f32>,
+    statistics: Vec<f32>,
+    weights: Vec<f32>,
+    masks: Option<Vec<f32>>,
+    loss: LossConfig,
+}
+
+impl Case {
+    fn supernet(config: &NetworkConfig) -> Self {
+        let space = ConvSpace::darts();
+        let network = ConvNetwork::supernet(&space, config).unwrap();
+        let mut weights = vec![0.0; network.operation_weights()];
+        Relaxation::Softmax.forward(&numbers(weights.len(), 2), space.operations(), &mut weights).unwrap();
+        Self::new(network, weights, 1)
+    }
+
+    fn discrete(name: &str, config: &NetworkConfig, batch: usize) -> Self {
+        Self::new(ConvNetwork::discrete(&named::conv(name).unwrap(), config).unwrap(), Vec::new(), batch)
+    }
+
+    fn new(network: ConvNetwork, weights: Vec<f32>, batch: usize) -> Self {
+        let (mut theta, mut statistics) = network.initialize(1);
+        // Norms that differ from the identity, variances that are positive.
+        theta.iter_mut().zip(numbers(1 << 20, 5)).for_each(|(x, noise)| *x += 0.1 * noise);
+        statistics.iter_mut().zip(numbers(1 << 20, 6)).for_each(|(x, noise)| *x += 0.3 * noise);
+        let droppable = network.droppable().len();
+        let dropped = |n: &f32| if *n < -0.4 { 0.0 } else { 1.0 / 0.7 };
+        let masks = (droppable > 0).then(|| numbers(droppable * batch, 7).iter().map(dropped).collect());
+        Self {
+            network,
+            theta,
+            statistics,
+            weights,
+            masks,
+            loss: LossConfig { label_smoothing: 0.1, auxiliary_weight: 0.4 },
+        }
+    }
+
+    /// Logits, loss and gradients of both, over `batch` images by the statistics of the batch, then logits by running ones.
+    fn compare(&self, batch: usize) {
+        let network = &self.network;
+        let (h, w) = network.config().image;
+        let images = numbers(batch * h * w * 3, 3);
+        let labels: Vec<u32> = (0..batch as u32).map(|i| (i * 7 + 2) % network.config().classes as u32).collect();
+        let masks = self.masks.as_deref();
+        let input =
+            ForwardInput { images: &images, batch, theta: &self.theta, weights: &self.weights, active: None, masks };
+        let mut ws = network.workspace(batch);
+        let mut running = self.statistics.clone();
+        let update = Statistics::Batch { update: Some(&mut running) };
+        network.forward(&mut ws, &input, update).unwrap();
+        let logits = network.logits(&ws).to_vec();
+        let auxiliary = network.auxiliary_logits(&ws).map(<[f32]>::to_vec);
+        let output = network.loss(&mut ws, &labels, self.loss).unwrap();
+        let mut d_theta = vec![0.0; self.theta.len()];
+        let mut d_weights = vec![0.0; self.weights.len()];
+        let mut d_images = vec![0.0; images.len()];
+        let gradients =
+            Gradients { theta: Some(&mut d_theta), weights: Some(&mut d_weights), images: Some(&mut d_images) };
+        network.backward(&mut ws, &input, gradients).unwrap();
+        network.forward(&mut ws, &input, Statistics::Running(&self.statistics)).unwrap();
+        let evaluated = network.logits(&ws).to_vec();
+
+        let device = Emulator::new(Order::Forward);
+        let up = |values: &[f32]| -> View { device.uploaded(values).unwrap() };
+        // A buffer for a larger batch as well: what is not used must not be touched.
+        let on_device = DeviceConv::new(&device, network.clone(), &[batch, batch + 1]).unwrap();
+        let room = |len: usize| -> View { device.allocate(len).unwrap() };
+        let (on_theta, on_weights, on_images) = (room(d_theta.len()), room(d_weights.len()), room(d_images.len()));
+        let statistics = up(&self.statistics);
+        let results: View<f64> = device.allocate(2).unwrap();
+        let pass = DeviceConvPass {
+            images: up(&images),
+            labels: device.uploaded(&labels).unwrap(),
+            theta: up(&self.theta),
+            weights: up(&self.weights),
+            masks: masks.map(up),
+            statistics: DeviceStatistics::Batch { update: Some(statistics) },
+            loss: self.loss,
+            gradients: DeviceConvGradients {
+                theta: Some(on_theta),
+                weights: (!d_weights.is_empty()).then_some(on_weights),
+                images: Some(on_images),
+            },
+        };
+        let mut program = Program::default();
+        on_device.lay_down(&mut program, batch, &pass, results).unwrap();
+        device.run(&program).unwrap();
+        let down = |view: View| device.downloaded(view).unwrap();
+        assert_close(&down(on_device.logits(batch)), &logits, 1e-4, "logits");
+        if let (Some(view), Some(auxiliary)) = (on_device.auxiliary_logits(batch), auxiliary) {
+            assert_close(&down(view), &auxiliary, 1e-4, "auxiliary logits");
+        }
+        let found = device.downloaded(results).unwrap();
+        assert!((found[0] - output.loss).abs() < 1e-5 * (1.0 + output.loss), "loss {} {}", found[0], output.loss);
+        assert_eq!(found[1], output.correct as f64, "right answers");
+        assert_close(&down(statistics), &running, 1e-5, "running statistics");
+        assert_relative(&down(on_theta), &d_theta, "gradient of theta");
+        if !d_weights.is_empty() {
+            assert_relative(&down(on_weights), &d_weights, "gradient of the operation weights");
+        }
+        assert_relative(&down(on_images), &d_images, "gradient of the images");
+
+        let statistics = DeviceStatistics::Running(up(&self.statistics));
+        let pass = DeviceConvPass { statistics, gradients: DeviceConvGradients::default(), ..pass };
+        let mut program = Program::default();
+        on_device.lay_down(&mut program, batch, &pass, results).unwrap();
+        device.run(&program).unwrap();
+        assert_close(&down(on_device.logits(batch)), &evaluated, 1e-4, "logits by running statistics");
+    }
+}
+
+/// |got − want| ≤ 2e-4 of the largest |want|, as gradients are sums of terms that cancel.
+#[track_caller]
+fn assert_relative(got: &[f32], want: &[f32], what: &str) {
+    let largest = want.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    assert!(largest > 0.0, "{what} is 0");
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        assert!((got - want).abs() <= 2e-4 * largest, "{what}[{i}]: got {got}, want {want}, the largest is {largest}");
+    }
+}
+
+fn tiny() -> NetworkConfig {
+    NetworkConfig { init_channels: 4, layers: 3, image: (8, 12), ..NetworkConfig::cifar_search(5) }
+}
+
+#[test]
+fn emulator_supernet_is_the_cpus() {
+    Case::supernet(&tiny()).compare(3);
+}
+
+#[test]
+fn emulator_supernet_with_odd_channels_is_the_cpus() {
+    Case::supernet(&NetworkConfig { init_channels: 3, image: (8, 12), ..tiny() }).compare(4);
+}
+
+#[test]
+fn emulator_discrete_network_with_auxiliary_head_is_the_cpus() {
+    let config = NetworkConfig { image: (32, 36), auxiliary: true, ..tiny() };
+    Case::discrete("DARTS_V2", &config, 6).compare(6);
+}
+
+#[test]
+fn emulator_discrete_networks_of_other_spaces_are_the_cpus() {
+    for name in ["AmoebaNet", "NASNet", "DARTS_V1"] {
+        Case::discrete(name, &tiny(), 2).compare(2);
+    }
+}
+
+#[test]
+fn emulator_network_with_the_stem_of_imagenet_is_the_cpus() {
+    let config = NetworkConfig { image: (32, 64), stem: Stem::ImageNet, ..tiny() };
+    Case::discrete("DARTS_V2", &config, 2).compare(2);
+}
+
+#[test]
+fn emulator_passes_refuse_what_was_not_planned() {
+    let case = Case::supernet(&tiny());
+    let device = Emulator::new(Order::Forward);
+    let error = DeviceConv::new(&device, case.network.clone(), &[]).unwrap_err().to_string();
+    assert!(error.contains("the batches"), "{error}");
+    let on_device = DeviceConv::new(&device, case.network.clone(), &[2]).unwrap();
+    let view = |len: usize| View::at(1 << 20, len);
+    let pass = DeviceConvPass {
+        images: view(3 * 8 * 12 * 3),
+        labels: View::at(1 << 20, 3),
+        theta: view(case.theta.len()),
+        weights: view(case.weights.len()),
+        masks: None,
+        statistics: DeviceStatistics::Batch { update: None },
+        loss: LossConfig::default(),
+        gradients: DeviceConvGradients::default(),
+    };
+    let results = View::at(1 << 20, 2);
+    let mut program = Program::default();
+    let error = on_device.lay_down(&mut program, 3, &pass, results).unwrap_err().to_string();
+    assert!(error.contains("the batch") && error.contains("[2]"), "{error}");
+    let error = on_device.lay_down(&mut program, 2, &pass, results).unwrap_err().to_string();
+    assert!(error.contains("images"), "{error}");
+    assert!(program.launches.is_empty());
+}
