@@ -1,7 +1,7 @@
 //! `darts verify`: this build on this machine against the golden values, as a table of the worst errors.
 
-use darts_runs::verify::FileReport;
 use darts_runs::verify::folder::{self, Outcome};
+use darts_runs::verify::{FileReport, Place, with_place};
 
 use crate::args::{Family, VerifyArgs};
 use crate::failure::{Result, failed, print};
@@ -11,22 +11,24 @@ use crate::meant;
 const TOLD: usize = 10;
 
 pub(crate) fn run(typed: &VerifyArgs) -> Result<()> {
-    typed.device.unwrap_or_default().check().map_err(failed)?;
     let only = typed.only.map(|family| match family {
         Family::Conv => folder::Family::Conv,
         Family::Imagenet => folder::Family::ImageNet,
         Family::Recurrent => folder::Family::Recurrent,
     });
     let dir = meant::golden(typed.golden.as_deref());
-    print(&format!("{:40} {:24} {:>9} {:>9} {:>9}", "file", "results", "values", "error", "accepted"))?;
     // A reader that goes away ends the printing, not the check: its verdict is the exit status.
     let mut printed = Ok(());
-    let summary = folder::check_folder(&dir, only, &mut |outcome| {
+    let mut each = |outcome: &Outcome| {
         if printed.is_ok() {
             printed = report(outcome);
         }
-    });
-    let summary = summary.map_err(failed)?;
+    };
+    let check = |place: &dyn Place| {
+        print(&format!("{:40} {:24} {:>9} {:>9} {:>9}", "file", "results", "values", "error", "accepted"))?;
+        folder::check_folder(&dir, only, place, &mut each).map_err(failed)
+    };
+    let summary = with_place(typed.device.unwrap_or_default(), check).map_err(failed)??;
     if printed.is_ok() {
         printed = print(&summary.to_string());
     }

@@ -23,7 +23,9 @@ mod tests;
 #[cfg(feature = "cuda")]
 pub use crate::device::DeviceStatistics;
 #[cfg(feature = "cuda")]
-pub use device::{DeviceConv, DeviceConvGradients, DeviceConvPass};
+pub use device::{
+    DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceOperation, DeviceOperationPass, OperationGradients,
+};
 pub use module::{ConvModule, Mode};
 pub use network::{ConvNetwork, LossConfig, LossOutput, NetworkConfig, Stem};
 pub use pass::{ForwardInput, Gradients, Statistics, Workspace};

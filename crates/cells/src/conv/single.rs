@@ -34,24 +34,24 @@ pub enum SingleOperation {
     },
 }
 
-#[derive(Debug)]
-enum Body {
+#[derive(Clone, Debug)]
+pub(super) enum Body {
     Graph(Graph),
     Preprocess { layer: Box<ConvNorm>, output: Buffer, d_output: Buffer },
 }
 
 /// An operation with its parameters' and statistics' tables, evaluated like a network of one layer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ConvOperation {
-    parameters: Table,
-    statistics: Table,
-    activations: Plan,
-    channels: Plan,
-    input: Buffer,
-    d_input: Buffer,
-    body: Body,
-    temporaries: Vec<Slot>,
-    buffers: usize,
+    pub(super) parameters: Table,
+    pub(super) statistics: Table,
+    pub(super) activations: Plan,
+    pub(super) channels: Plan,
+    pub(super) input: Buffer,
+    pub(super) d_input: Buffer,
+    pub(super) body: Body,
+    pub(super) temporaries: Vec<Slot>,
+    pub(super) buffers: usize,
 }
 
 impl ConvOperation {
@@ -105,7 +105,7 @@ impl ConvOperation {
         [h, w, c]
     }
 
-    fn output(&self) -> (&Buffer, &Buffer) {
+    pub(super) fn output(&self) -> (&Buffer, &Buffer) {
         match &self.body {
             Body::Graph(graph) => (&graph.nodes[1], &graph.gradients[1]),
             Body::Preprocess { output, d_output, .. } => (output, d_output),

@@ -1,8 +1,6 @@
 //! The convolutional golden files against this machine: single operations, the supernet, discrete networks.
 
-use darts_cells::conv::{
-    ConvNetwork, ConvOperation, ForwardInput, Gradients, LossConfig, NetworkConfig, SingleOperation, Statistics, Stem,
-};
+use darts_cells::conv::{ConvNetwork, ConvOperation, ForwardInput, LossConfig, NetworkConfig, SingleOperation, Stem};
 use darts_cells::genotype::ConvGenotype;
 use darts_cells::parameters::Table;
 use darts_cells::primitive::Primitive;
@@ -12,6 +10,7 @@ use darts_cells::space::ConvSpace;
 use super::VerifyError;
 use super::compare::Tolerance;
 use super::file::{Golden, four, to_channels_first, to_channels_last};
+use super::place::Place;
 
 /// Outputs, logits, losses, norms, statistics, weights and α after a step.
 pub(super) const VALUES: Tolerance = Tolerance { group: "values", relative: 2e-5 };
@@ -48,17 +47,17 @@ pub(super) fn compare_table(
 }
 
 /// Every operation × stride × affine that the file holds.
-pub fn operations(mut golden: Golden) -> Result<super::FileReport, VerifyError> {
+pub fn operations(mut golden: Golden, place: &dyn Place) -> Result<super::FileReport, VerifyError> {
     let mut cases: Vec<String> =
         golden.names().iter().filter_map(|name| Some(name.strip_suffix("/input")?.to_owned())).collect();
     cases.dedup();
     for case in cases {
-        operation(&mut golden, &case)?;
+        operation(&mut golden, &case, place)?;
     }
     Ok(golden.finish())
 }
 
-fn operation(golden: &mut Golden, case: &str) -> Result<(), VerifyError> {
+fn operation(golden: &mut Golden, case: &str, place: &dyn Place) -> Result<(), VerifyError> {
     let unknown = || VerifyError::Invalid { path: case.into(), reason: "no such operation".to_owned() };
     let key = |leaf: &str| format!("{case}/{leaf}");
     let mut fields = case.split('/');
@@ -88,20 +87,14 @@ fn operation(golden: &mut Golden, case: &str) -> Result<(), VerifyError> {
     let pass = ForwardInput { images: &images, batch: n, theta: &theta, weights: &[], active: None, masks: None };
     let [h_out, w_out, c_out] = operation.output_shape();
     let shape_out = [n, h_out, w_out, c_out];
-    let mut ws = operation.workspace(n);
 
-    let output = operation.forward(&mut ws, &pass, Statistics::Running(&before));
-    golden.compare(&key("output_eval"), &to_channels_first(output, shape_out), VALUES)?;
-    let mut after = before;
-    let output = operation.forward(&mut ws, &pass, Statistics::Batch { update: Some(&mut after) });
-    golden.compare(&key("output"), &to_channels_first(output, shape_out), VALUES)?;
-    let mut d_theta = vec![f32::NAN; theta.len()];
-    let mut d_input = vec![f32::NAN; images.len()];
-    let gradients = Gradients { theta: Some(&mut d_theta), weights: None, images: Some(&mut d_input) };
-    operation.backward(&mut ws, &pass, &to_channels_last(&d_output), gradients);
-    golden.compare(&key("grad_input"), &to_channels_first(&d_input, [n, h, w, c]), GRADIENTS)?;
-    compare_table(golden, &key("grad"), operation.parameters(), &d_theta, GRADIENTS, |_| true)?;
-    compare_table(golden, &key("state_after"), operation.statistics(), &after, VALUES, |_| true)
+    let output = place.operation_evaluation(&operation, &pass, &before)?;
+    golden.compare(&key("output_eval"), &to_channels_first(&output, shape_out), VALUES)?;
+    let found = place.operation_training(&operation, &pass, &to_channels_last(&d_output), &before)?;
+    golden.compare(&key("output"), &to_channels_first(&found.output, shape_out), VALUES)?;
+    golden.compare(&key("grad_input"), &to_channels_first(&found.d_input, [n, h, w, c]), GRADIENTS)?;
+    compare_table(golden, &key("grad"), operation.parameters(), &found.d_theta, GRADIENTS, |_| true)?;
+    compare_table(golden, &key("state_after"), operation.statistics(), &found.statistics, VALUES, |_| true)
 }
 
 /// The search space and network that a file's metadata describes.
@@ -125,7 +118,7 @@ pub(super) fn search_network(golden: &mut Golden, input: &str) -> Result<ConvNet
 }
 
 /// One training pass of the search network with all gradients, then an evaluation pass.
-pub fn supernet(mut golden: Golden) -> Result<super::FileReport, VerifyError> {
+pub fn supernet(mut golden: Golden, place: &dyn Place) -> Result<super::FileReport, VerifyError> {
     let golden_ = &mut golden;
     let network = search_network(golden_, "input")?;
     let input = golden_.tensor("input")?;
@@ -139,33 +132,27 @@ pub fn supernet(mut golden: Golden) -> Result<super::FileReport, VerifyError> {
     let mut weights = vec![0.0; alphas.len()];
     Relaxation::Softmax.forward(&alphas, columns, &mut weights)?;
     let theta = load(golden_, "state", network.parameters())?;
-    let mut statistics = load(golden_, "state", network.statistics())?;
+    let statistics = load(golden_, "state", network.statistics())?;
     let pass = ForwardInput { images: &images, batch: n, theta: &theta, weights: &weights, active: None, masks: None };
-    let mut ws = network.workspace(n);
 
-    network.forward(&mut ws, &pass, Statistics::Batch { update: Some(&mut statistics) })?;
-    golden_.compare("logits", network.logits(&ws), VALUES)?;
-    let loss = network.loss(&mut ws, &labels, LossConfig::default())?.loss;
-    golden_.compare("loss", &[loss as f32], VALUES)?;
-    let mut d_theta = vec![f32::NAN; theta.len()];
-    let mut d_weights = vec![f32::NAN; weights.len()];
-    let gradients = Gradients { theta: Some(&mut d_theta), weights: Some(&mut d_weights), images: None };
-    network.backward(&mut ws, &pass, gradients)?;
+    let found = place.conv_training(&network, &pass, &labels, LossConfig::default(), &statistics)?;
+    golden_.compare("logits", &found.logits, VALUES)?;
+    golden_.compare("loss", &[found.loss as f32], VALUES)?;
     let mut d_alphas = vec![0.0; alphas.len()];
-    Relaxation::Softmax.backward(&weights, &d_weights, columns, &mut d_alphas)?;
+    Relaxation::Softmax.backward(&weights, &found.d_weights, columns, &mut d_alphas)?;
     let (d_normal, d_reduce) = d_alphas.split_at(alphas.len() / 2);
     golden_.compare("grad/alphas_normal", d_normal, GRADIENTS)?;
     golden_.compare("grad/alphas_reduce", d_reduce, GRADIENTS)?;
-    compare_table(golden_, "grad", network.parameters(), &d_theta, GRADIENTS, |_| true)?;
-    compare_table(golden_, "state_after", network.statistics(), &statistics, VALUES, |_| true)?;
+    compare_table(golden_, "grad", network.parameters(), &found.d_theta, GRADIENTS, |_| true)?;
+    compare_table(golden_, "state_after", network.statistics(), &found.statistics, VALUES, |_| true)?;
 
-    network.forward(&mut ws, &pass, Statistics::Running(&statistics))?;
-    golden_.compare("logits_eval_after", network.logits(&ws), VALUES)?;
+    let logits = place.conv_evaluation(&network, &pass, &found.statistics)?;
+    golden_.compare("logits_eval_after", &logits, VALUES)?;
     Ok(golden.finish())
 }
 
 /// A discrete network: one training pass with gradients, one evaluation pass with the statistics from before.
-pub fn discrete(mut golden: Golden, imagenet: bool) -> Result<super::FileReport, VerifyError> {
+pub fn discrete(mut golden: Golden, imagenet: bool, place: &dyn Place) -> Result<super::FileReport, VerifyError> {
     let golden_ = &mut golden;
     let genotype: ConvGenotype = golden_.meta("genotype")?;
     let input = golden_.tensor("input")?;
@@ -200,22 +187,16 @@ pub fn discrete(mut golden: Golden, imagenet: bool) -> Result<super::FileReport,
     let images = to_channels_last(&input);
     let evaluation = ForwardInput { images: &images, batch: n, theta: &theta, weights: &[], active: None, masks: None };
     let training = ForwardInput { masks: masks.as_deref(), ..evaluation };
-    let mut ws = network.workspace(n);
 
-    network.forward(&mut ws, &evaluation, Statistics::Running(&before))?;
-    golden_.compare("logits_eval", network.logits(&ws), VALUES)?;
-    let mut after = before;
-    network.forward(&mut ws, &training, Statistics::Batch { update: Some(&mut after) })?;
-    golden_.compare("logits", network.logits(&ws), VALUES)?;
-    if let Some(logits) = network.auxiliary_logits(&ws) {
+    golden_.compare("logits_eval", &place.conv_evaluation(&network, &evaluation, &before)?, VALUES)?;
+    let found = place.conv_training(&network, &training, &labels, loss_config, &before)?;
+    golden_.compare("logits", &found.logits, VALUES)?;
+    if let Some(logits) = &found.auxiliary {
         golden_.compare("logits_aux", logits, VALUES)?;
     }
-    let loss = network.loss(&mut ws, &labels, loss_config)?.loss;
-    golden_.compare("loss", &[loss as f32], VALUES)?;
-    let mut d_theta = vec![f32::NAN; theta.len()];
-    network.backward(&mut ws, &training, Gradients { theta: Some(&mut d_theta), ..Gradients::default() })?;
+    golden_.compare("loss", &[found.loss as f32], VALUES)?;
     let stored = |name: &str| !omitted.iter().any(|omitted| omitted == name);
-    compare_table(golden_, "grad", network.parameters(), &d_theta, GRADIENTS, stored)?;
-    compare_table(golden_, "state_after", network.statistics(), &after, VALUES, |_| true)?;
+    compare_table(golden_, "grad", network.parameters(), &found.d_theta, GRADIENTS, stored)?;
+    compare_table(golden_, "state_after", network.statistics(), &found.statistics, VALUES, |_| true)?;
     Ok(golden.finish())
 }

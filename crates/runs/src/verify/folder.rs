@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::compare::FileReport;
 use super::file::Golden;
+use super::place::Place;
 use super::{VerifyError, bilevel, conv, derive, optimizers, recurrent, schedules};
 
 /// A part of the golden files that can be checked alone.
@@ -19,7 +20,7 @@ pub enum Family {
 }
 
 /// What a file's name asks for.
-type Check = fn(&Path) -> Result<FileReport, VerifyError>;
+type Check = fn(&Path, &dyn Place) -> Result<FileReport, VerifyError>;
 
 /// A kind of golden file.
 struct Kind {
@@ -33,21 +34,25 @@ struct Kind {
 
 /// Every kind of golden file; the first whose prefix fits is taken.
 const KINDS: [Kind; 11] = [
-    Kind::tensors("conv_ops", &[Family::Conv], Some(|path| conv::operations(Golden::open(path)?))),
-    Kind::tensors("conv_supernet", &[Family::Conv], Some(|path| conv::supernet(Golden::open(path)?))),
-    Kind::tensors("bilevel_conv_", &[Family::Conv], Some(|path| bilevel::conv(Golden::open(path)?))),
-    Kind::tensors("cifar_", &[Family::Conv], Some(|path| conv::discrete(Golden::open(path)?, false))),
-    Kind::json("derive_conv", &[Family::Conv], derive::conv),
-    Kind::json("schedules", &[Family::Conv], schedules::schedules),
+    Kind::tensors("conv_ops", &[Family::Conv], Some(|path, place| conv::operations(Golden::open(path)?, place))),
+    Kind::tensors("conv_supernet", &[Family::Conv], Some(|path, place| conv::supernet(Golden::open(path)?, place))),
+    Kind::tensors("bilevel_conv_", &[Family::Conv], Some(|path, _| bilevel::conv(Golden::open(path)?))),
+    Kind::tensors("cifar_", &[Family::Conv], Some(|path, place| conv::discrete(Golden::open(path)?, false, place))),
+    Kind::json("derive_conv", &[Family::Conv], |path, _| derive::conv(path)),
+    Kind::json("schedules", &[Family::Conv], |path, _| schedules::schedules(path)),
     Kind::tensors(
         "optimizers",
         &[Family::Conv, Family::Recurrent],
-        Some(|path| optimizers::optimizers(Golden::open(path)?)),
+        Some(|path, _| optimizers::optimizers(Golden::open(path)?)),
     ),
-    Kind::tensors("imagenet_", &[Family::ImageNet], Some(|path| conv::discrete(Golden::open(path)?, true))),
-    Kind::json("derive_recurrent", &[Family::Recurrent], derive::recurrent),
-    Kind::tensors("rnn_", &[Family::Recurrent], Some(|path| recurrent::network(Golden::open(path)?))),
-    Kind::tensors("bilevel_rnn_", &[Family::Recurrent], Some(|path| recurrent::bilevel(Golden::open(path)?))),
+    Kind::tensors(
+        "imagenet_",
+        &[Family::ImageNet],
+        Some(|path, place| conv::discrete(Golden::open(path)?, true, place)),
+    ),
+    Kind::json("derive_recurrent", &[Family::Recurrent], |path, _| derive::recurrent(path)),
+    Kind::tensors("rnn_", &[Family::Recurrent], Some(|path, place| recurrent::network(Golden::open(path)?, place))),
+    Kind::tensors("bilevel_rnn_", &[Family::Recurrent], Some(|path, _| recurrent::bilevel(Golden::open(path)?))),
 ];
 
 impl Kind {
@@ -134,7 +139,7 @@ pub fn golden_files(folder: &Path, only: Option<Family>) -> Result<Vec<PathBuf>,
 }
 
 /// Checks one file, by what its name asks for.
-pub fn check_file(path: &Path) -> Outcome {
+pub fn check_file(path: &Path, place: &dyn Place) -> Outcome {
     let Some(kind) = Kind::of(path) else {
         let known: Vec<String> = KINDS.iter().map(|kind| format!("{}*.{}", kind.prefix, kind.extension)).collect();
         let reason = format!("not recognised, expected one of {}", known.join(", "));
@@ -144,7 +149,7 @@ pub fn check_file(path: &Path) -> Outcome {
     let Some(check) = kind.check else {
         return Outcome::Skipped { path: path.to_owned(), reason: "such files are not checked yet" };
     };
-    match check(path) {
+    match check(path, place) {
         Ok(report) => Outcome::Checked(report),
         Err(error) => Outcome::Failed { path: path.to_owned(), error },
     }
@@ -158,11 +163,12 @@ pub fn check_file(path: &Path) -> Outcome {
 pub fn check_folder(
     folder: &Path,
     only: Option<Family>,
+    place: &dyn Place,
     each: &mut dyn FnMut(&Outcome),
 ) -> Result<Summary, VerifyError> {
     let mut summary = Summary::default();
     for path in golden_files(folder, only)? {
-        let outcome = check_file(&path);
+        let outcome = check_file(&path, place);
         summary.add(&outcome);
         each(&outcome);
     }

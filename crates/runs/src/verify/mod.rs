@@ -5,16 +5,22 @@ pub mod bilevel;
 pub mod compare;
 pub mod conv;
 pub mod derive;
+#[cfg(feature = "device")]
+pub mod device;
 pub mod file;
 pub mod folder;
 pub mod optimizers;
+pub mod place;
 pub mod recurrent;
 pub mod schedules;
 
 use std::path::PathBuf;
 
 pub use compare::{Failure, FileReport, Tolerance};
+#[cfg(feature = "device")]
+pub use device::OnDevice;
 pub use file::Golden;
+pub use place::{Place, Processor, with_place};
 
 /// Why a golden file could not be checked at all.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +45,10 @@ pub enum VerifyError {
     /// What the file describes cannot be built.
     #[error(transparent)]
     Cells(#[from] darts_cells::Error),
+    /// The device on which it is computed fails.
+    #[cfg(feature = "device")]
+    #[error(transparent)]
+    Device(#[from] darts_cuda::Error),
     /// What the file describes cannot be computed.
     #[error(transparent)]
     Vector(#[from] darts_ops::vector::Error),

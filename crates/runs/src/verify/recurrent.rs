@@ -6,9 +6,7 @@ use darts_bilevel::optimizer::{AdamConfig, SgdConfig};
 use darts_bilevel::{Search, SearchConfig, SecondOrder, StepReport, Strategy};
 use darts_cells::genotype::RecurrentGenotype;
 use darts_cells::primitive::Activation;
-use darts_cells::recurrent::{
-    Gradients, Input, LossConfig, Masks, Mode, RecurrentConfig, RecurrentNetwork, Statistics,
-};
+use darts_cells::recurrent::{Input, LossConfig, Masks, RecurrentConfig, RecurrentNetwork};
 use darts_cells::relaxation::Relaxation;
 use darts_cells::space::RecurrentSpace;
 use darts_ops::vector::Vector;
@@ -17,6 +15,7 @@ use super::VerifyError;
 use super::compare::{FileReport, Tolerance};
 use super::conv::{compare_table, load};
 use super::file::Golden;
+use super::place::Place;
 use crate::language::{LanguageConfig, LanguageProblem, Sequence};
 
 /// Everything of a discrete network: float32 reaches 9e-7.
@@ -30,7 +29,7 @@ const SECOND_ORDER: Tolerance = Tolerance { group: "second-order α gradients", 
 ///
 /// # Errors
 /// A file that does not hold what its metadata says.
-pub fn network(mut golden: Golden) -> Result<FileReport, VerifyError> {
+pub fn network(mut golden: Golden, place: &dyn Place) -> Result<FileReport, VerifyError> {
     let file = &mut golden;
     let config = RecurrentConfig { vocabulary: file.meta("ntoken")?, hidden: file.meta("nhid")? };
     let (network, columns) = match file.optional_meta::<RecurrentGenotype>("genotype")? {
@@ -51,7 +50,7 @@ pub fn network(mut golden: Golden) -> Result<FileReport, VerifyError> {
     Relaxation::Softmax.forward(&alphas, columns, &mut weights)?;
 
     let (tokens, targets) = (file.labels("input")?, file.labels("target")?);
-    let (steps, batch) = steps_and_batch(file, "input")?;
+    let (_, batch) = steps_and_batch(file, "input")?;
     let hidden = file.tensor("hidden")?.data;
     let mut mask = |name: &str| -> Result<Option<Vec<f32>>, VerifyError> {
         let name = format!("mask/{name}");
@@ -73,32 +72,22 @@ pub fn network(mut golden: Golden) -> Result<FileReport, VerifyError> {
         activation: file.meta("activation_regularization")?,
         temporal: file.meta("temporal_activation_regularization")?,
     };
-    let mut log_prob = vec![f32::NAN; tokens.len() * config.vocabulary];
 
-    let mut workspace = network.workspace(batch, steps, Mode::Inference);
-    network.forward(&mut workspace, &evaluation, &mut Statistics::Running(&before))?;
-    network.log_probabilities(&workspace, &theta, &mut log_prob)?;
+    let (log_prob, hidden_next) = place.recurrent_evaluation(&network, &evaluation, &targets, &before)?;
     file.compare("log_prob_eval", &log_prob, tolerance)?;
-    file.compare("hidden_next_eval", network.hidden(&workspace), tolerance)?;
+    file.compare("hidden_next_eval", &hidden_next, tolerance)?;
 
-    let mut workspace = network.workspace(batch, steps, Mode::Training);
-    let mut after = before;
-    let (mut d_theta, mut d_weights) = (vec![f32::NAN; theta.len()], vec![f32::NAN; weights.len()]);
-    let mut d_hidden = vec![f32::NAN; hidden.len()];
-    let gradients = Gradients { theta: Some(&mut d_theta), weights: Some(&mut d_weights), hidden: Some(&mut d_hidden) };
-    let mut statistics = Statistics::Batch { update: Some(&mut after) };
-    let loss = network.evaluate(&mut workspace, &training, &targets, &loss_config, &mut statistics, gradients)?;
-    network.log_probabilities(&workspace, &theta, &mut log_prob)?;
-    file.compare("log_prob", &log_prob, tolerance)?;
-    file.compare("hidden_next", network.hidden(&workspace), tolerance)?;
-    file.compare("nll", &[loss.nll as f32], tolerance)?;
-    file.compare("loss", &[loss.loss as f32], tolerance)?;
-    compare_table(file, "grad", network.parameters(), &d_theta, tolerance, |_| true)?;
-    file.compare("grad/hidden", &d_hidden, tolerance)?;
-    compare_table(file, "state_after", network.statistics(), &after, tolerance, |_| true)?;
+    let found = place.recurrent_training(&network, &training, &targets, &loss_config, &before)?;
+    file.compare("log_prob", &found.log_probabilities, tolerance)?;
+    file.compare("hidden_next", &found.hidden, tolerance)?;
+    file.compare("nll", &[found.loss.nll as f32], tolerance)?;
+    file.compare("loss", &[found.loss.loss as f32], tolerance)?;
+    compare_table(file, "grad", network.parameters(), &found.d_theta, tolerance, |_| true)?;
+    file.compare("grad/hidden", &found.d_hidden, tolerance)?;
+    compare_table(file, "state_after", network.statistics(), &found.statistics, tolerance, |_| true)?;
     if search {
         let mut d_alphas = vec![f32::NAN; alphas.len()];
-        Relaxation::Softmax.backward(&weights, &d_weights, columns, &mut d_alphas)?;
+        Relaxation::Softmax.backward(&weights, &found.d_weights, columns, &mut d_alphas)?;
         file.compare("grad/alphas", &d_alphas, tolerance)?;
     }
     Ok(golden.finish())

@@ -7,7 +7,6 @@ use darts_cuda::{Images, Pod, Program, View, Write, vector};
 use darts_ops::{Plan, Slot};
 
 use super::DeviceConvPass;
-use crate::conv::ConvNetwork;
 use crate::conv::build::{Buffer, Geometry};
 use crate::device::DeviceStatistics;
 
@@ -52,10 +51,8 @@ pub(super) struct Lower<'a> {
     pub(super) program: &'a mut Program,
     pub(super) pass: DeviceConvPass,
     pub(super) batch: usize,
-    pub(super) temporaries: &'a [Slot],
+    planned: Planned<'a>,
     places: &'a Places,
-    /// Buffers that lie where the caller says: the images, and their gradient.
-    elsewhere: [(usize, View); 2],
     /// Which gradient buffers hold something, by `Buffer::id`.
     written: Vec<bool>,
     scratch: Range<u64>,
@@ -63,25 +60,31 @@ pub(super) struct Lower<'a> {
     most: u64,
 }
 
+/// What was planned beside the places.
+pub(super) struct Planned<'a> {
+    pub(super) temporaries: &'a [Slot],
+    /// How many buffers there are.
+    pub(super) buffers: usize,
+    /// Buffers that lie where the caller says, by `Buffer::id`.
+    pub(super) elsewhere: Vec<(usize, View)>,
+}
+
 impl<'a> Lower<'a> {
     pub(super) fn new(
-        network: &'a ConvNetwork,
+        planned: Planned<'a>,
         places: &'a Places,
         batch: usize,
         pass: DeviceConvPass,
         program: &'a mut Program,
     ) -> Self {
         let start = places.start + places.activations + places.channels;
-        let images = (network.images.id, pass.images);
-        let d_images = (network.d_images.id, pass.gradients.images.unwrap_or(View::none()));
         Self {
             program,
             pass,
             batch,
-            temporaries: &network.temporaries,
+            written: vec![false; planned.buffers],
+            planned,
             places,
-            elsewhere: [images, d_images],
-            written: vec![false; network.buffers],
             scratch: start..start + places.scratch,
             next: start,
             most: start,
@@ -104,7 +107,7 @@ impl<'a> Lower<'a> {
     }
 
     pub(super) fn view(&self, buffer: &Buffer) -> View {
-        let elsewhere = self.elsewhere.iter().find(|(id, _)| *id == buffer.id);
+        let elsewhere = self.planned.elsewhere.iter().find(|(id, _)| *id == buffer.id);
         elsewhere.map_or_else(|| self.places.activation(buffer.slot, self.batch), |&(_, view)| view)
     }
 
@@ -114,7 +117,7 @@ impl<'a> Lower<'a> {
 
     /// As much of a temporary as `like` has.
     pub(super) fn temporary(&self, index: usize, like: &Buffer) -> View {
-        self.places.activation(self.temporaries[index].first(like.shape.len()), self.batch)
+        self.places.activation(self.planned.temporaries[index].first(like.shape.len()), self.batch)
     }
 
     pub(super) fn channels(&self, slot: Slot) -> View {

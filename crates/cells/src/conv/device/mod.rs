@@ -8,11 +8,13 @@
 mod graph;
 mod layers;
 mod lower;
+mod single;
 
 use darts_cuda::head::{self, CrossEntropy};
 use darts_cuda::{Memory, Program, View, Write, vector};
 
-use self::lower::{Lower, Places};
+use self::lower::{Lower, Places, Planned};
+pub use self::single::{DeviceOperation, DeviceOperationPass, OperationGradients};
 use super::build::Buffer;
 use super::{ConvNetwork, LossConfig};
 use crate::device::DeviceStatistics;
@@ -105,7 +107,7 @@ impl DeviceConv {
                 },
             };
             let mut program = Program::default();
-            let mut lower = Lower::new(network, &places, batch, pass, &mut program);
+            let mut lower = Lower::new(network.planned(&pass), &places, batch, pass, &mut program);
             lower.measure();
             network.lay_down(&mut lower, View::at(1 << 20, 2));
             places.scratch = places.scratch.max(lower.scratch_needed());
@@ -132,7 +134,7 @@ impl DeviceConv {
     ) -> Result<(), Error> {
         self.check(batch, pass)?;
         length("results", results.len, 2)?;
-        let mut lower = Lower::new(&self.network, &self.places, batch, *pass, program);
+        let mut lower = Lower::new(self.network.planned(pass), &self.places, batch, *pass, program);
         self.network.lay_down(&mut lower, results);
         Ok(())
     }
@@ -183,6 +185,16 @@ impl DeviceConv {
 }
 
 impl ConvNetwork {
+    /// Images and their gradient lie where the caller says.
+    fn planned(&self, pass: &DeviceConvPass) -> Planned<'_> {
+        let d_images = pass.gradients.images.unwrap_or(View::none());
+        Planned {
+            temporaries: &self.temporaries,
+            buffers: self.buffers,
+            elsewhere: vec![(self.images.id, pass.images), (self.d_images.id, d_images)],
+        }
+    }
+
     fn lay_down(&self, lower: &mut Lower, results: View<f64>) {
         self.stem.lay_forward(lower, &self.images);
         for (layer, cell) in self.cells.iter().enumerate() {
