@@ -45,6 +45,10 @@ pub enum Error {
     /// An operation on a vector failed.
     #[error(transparent)]
     Vector(#[from] vector::Error),
+    /// The device failed.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Device(#[from] darts_cuda::Error),
 }
 
 /// A number that a step computed or was given, and that must be finite.
@@ -106,6 +110,10 @@ pub enum StepError<E: std::error::Error + 'static> {
     /// An operation on a vector failed.
     #[error(transparent)]
     Vector(#[from] vector::Error),
+    /// The device failed.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Device(#[from] darts_cuda::Error),
 }
 
 /// `Ok` if `valid`, else the error that names the setting.

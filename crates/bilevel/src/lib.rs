@@ -9,6 +9,7 @@
 //! * [`BilevelProblem`]: what you implement. [`Search`], [`SearchConfig`]: what runs it.
 //! * [`optimizer`]: SGD, Adam, averaged SGD over flat vectors; [`schedule`], [`clip`]: what goes with them. A plain
 //!   training loop uses them as well.
+//! * `device`, with the feature `cuda`: the same search on a GPU, a step of it one program.
 //! * [`Stateful`]: state as named vectors and counters, from which a search goes on bit for bit.
 //!
 //! It knows nothing of networks, data or files, and draws no random number.
@@ -62,6 +63,8 @@
 //! ```
 
 pub mod clip;
+#[cfg(feature = "cuda")]
+pub mod device;
 mod error;
 mod first_order;
 pub mod optimizer;

@@ -28,16 +28,9 @@ pub trait Stateful {
     /// [`Error::StateMissing`], [`Error::StateUnknown`] or [`Error::StateLength`] where the names and lengths are
     /// not exactly those of [`Stateful::vectors`] and [`Stateful::counters`].
     fn restore(&mut self, vectors: &[(&str, &[f32])], counters: &[(&str, u64)]) -> Result<(), Error> {
-        let vector_names: Vec<&str> = self.vectors().iter().map(|(name, _)| *name).collect();
+        let lengths: Vec<_> = self.vectors().into_iter().map(|(name, vector)| (name, vector.len())).collect();
         let counter_names: Vec<&str> = self.counters().iter().map(|(name, _)| *name).collect();
-        same_names(&vector_names, &vectors.iter().map(|(name, _)| *name).collect::<Vec<_>>())?;
-        same_names(&counter_names, &counters.iter().map(|(name, _)| *name).collect::<Vec<_>>())?;
-        for (name, vector) in self.vectors() {
-            let found = find(vectors, name)?.len();
-            if found != vector.len() {
-                return Err(Error::StateLength { name: name.to_owned(), expected: vector.len(), found });
-            }
-        }
+        check(&lengths, &counter_names, vectors, counters)?;
         for (name, vector) in self.vectors_mut() {
             vector.copy_from_slice(find(vectors, name)?)?;
         }
@@ -48,7 +41,27 @@ pub trait Stateful {
     }
 }
 
-fn find<T: Copy>(saved: &[(&str, T)], name: &str) -> Result<T, Error> {
+/// Refuses a saved state that has not exactly these vectors and counters.
+pub(crate) fn check(
+    lengths: &[(&'static str, usize)],
+    counter_names: &[&str],
+    vectors: &[(&str, &[f32])],
+    counters: &[(&str, u64)],
+) -> Result<(), Error> {
+    let vector_names: Vec<&str> = lengths.iter().map(|(name, _)| *name).collect();
+    same_names(&vector_names, &vectors.iter().map(|(name, _)| *name).collect::<Vec<_>>())?;
+    same_names(counter_names, &counters.iter().map(|(name, _)| *name).collect::<Vec<_>>())?;
+    for &(name, expected) in lengths {
+        let found = find(vectors, name)?.len();
+        if found != expected {
+            return Err(Error::StateLength { name: name.to_owned(), expected, found });
+        }
+    }
+    Ok(())
+}
+
+/// What is saved under that name.
+pub(crate) fn find<T: Copy>(saved: &[(&str, T)], name: &str) -> Result<T, Error> {
     let found = saved.iter().find(|(saved, _)| *saved == name);
     found.map(|(_, value)| *value).ok_or_else(|| Error::StateMissing { name: name.to_owned() })
 }

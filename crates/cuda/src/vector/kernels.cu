@@ -110,6 +110,23 @@ KERNEL(vector_clip_coefficient, ClipArgs, 32) {
     *args.coefficient = isfinite(norm) ? fmin(args.limit / (norm + 1e-6), 1.0) : double(NAN);
 }
 
+struct GateArgs {
+    double *out;
+    Scalar value;
+    uint32_t count;
+    uint32_t pad;
+    const double *witnesses[16];
+};
+static_assert(sizeof(GateArgs) == 160);
+
+// out ← value, or NaN where one of `count` witnesses is not finite (overwritten). One thread.
+KERNEL(vector_gate, GateArgs, 32) {
+    if (threadIdx.x != 0) return;
+    bool finite = true;
+    for (uint32_t i = 0; i < args.count; i++) finite = finite && isfinite(*args.witnesses[i]);
+    *args.out = finite ? value_of(args.value) : double(NAN);
+}
+
 struct FiniteDifferenceArgs {
     double *out;
     const double *norm;

@@ -8,12 +8,16 @@ use crate::view::View;
 /// Elements of one partial sum.
 pub const BLOCK: usize = 8192;
 
+/// Numbers that [`gate`] looks at.
+const WITNESSES: usize = 16;
+
 /// Shared memory of a sum over a block of 256 threads: one f64 a warp.
 const SUM_BYTES: u32 = 8 * 8;
 
 pub(super) static DOT_BLOCKS: Kernel = Kernel::new("vector_dot_blocks", 256);
 pub(super) static DOT_FINISH: Kernel = Kernel::new("vector_dot_finish", 256);
 pub(super) static CLIP_COEFFICIENT: Kernel = Kernel::new("vector_clip_coefficient", 32);
+pub(super) static GATE: Kernel = Kernel::new("vector_gate", 32);
 pub(super) static FINITE_DIFFERENCE: Kernel = Kernel::new("vector_finite_difference", 32);
 
 crate::args! {
@@ -30,6 +34,14 @@ crate::args! {
         coefficient: u64,
         norm: u64,
         limit: f64,
+    }
+
+    struct GateArgs: 160 {
+        out: u64,
+        value: ScalarArg,
+        count: u32,
+        pad: u32,
+        witnesses: [u64; WITNESSES],
     }
 
     struct FiniteDifferenceArgs: 72 {
@@ -87,6 +99,25 @@ pub fn clip_coefficient(program: &mut Program, coefficient: View<f64>, norm: Vie
     let limit = limit.unwrap_or(f64::INFINITY);
     let args = ClipArgs { coefficient: coefficient.address, norm: norm.address, limit };
     program.push(&CLIP_COEFFICIENT, [1, 1, 1], 0, &args);
+}
+
+/// `out ← value`, or NaN where one of the `witnesses` is not finite: a coefficient with which nothing is applied.
+///
+/// # Panics
+/// If a view is not one number, or there are more than 16 witnesses.
+#[track_caller]
+pub fn gate(program: &mut Program, out: View<f64>, value: impl Into<Scalar>, witnesses: &[View<f64>]) {
+    assert!(witnesses.len() <= WITNESSES, "gate: {} witnesses, at most {WITNESSES}", witnesses.len());
+    assert!(out.len == 1 && witnesses.iter().all(|witness| witness.len == 1), "gate: one number each");
+    let mut args = GateArgs {
+        out: out.address,
+        value: value.into().into(),
+        count: witnesses.len() as u32,
+        pad: 0,
+        witnesses: [0; WITNESSES],
+    };
+    args.witnesses.iter_mut().zip(witnesses).for_each(|(place, witness)| *place = witness.address);
+    program.push(&GATE, [1, 1, 1], 0, &args);
 }
 
 /// What the finite difference of a second-order step is made with, in four f64 of device memory.
