@@ -3,12 +3,13 @@
 
 use crate::program::Kernel;
 use crate::{
-    batch_norm, conv, elementwise, embedding, fill, fold, head, hidden_state, matmul, mix, pool, recurrent_node,
-    regularizer, relaxation, sep_unit, tied_decoder, vector,
+    augment, batch_norm, conv, elementwise, embedding, fill, fold, head, hidden_state, matmul, mix, pool,
+    recurrent_node, regularizer, relaxation, sep_unit, tied_decoder, vector,
 };
 
 /// All kernels, a slice for each operation.
 pub static ALL: &[&[&Kernel]] = &[
+    augment::KERNELS,
     batch_norm::KERNELS,
     conv::KERNELS,
     elementwise::KERNELS,

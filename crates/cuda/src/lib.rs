@@ -22,6 +22,7 @@
 //! assert_eq!(program.launches[0].kernel.name, "vector_axpy");
 //! ```
 
+pub mod augment;
 pub mod backend;
 pub mod batch_norm;
 mod channels;

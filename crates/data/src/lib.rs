@@ -53,6 +53,6 @@ pub use dataset::{Dataset, ImageSize, Normalization, Subset};
 pub use error::Error;
 pub use image_folder::{ImageFolder, ImageFolderConfig};
 pub use imagenet::{ImageNet, ImageNetConfig};
-pub use loader::{BadImages, Batch, Batches, Loader};
+pub use loader::{BadImages, Batch, Batches, Choice, Choices, Loader};
 pub use synthetic::{SyntheticConfig, SyntheticImages};
 pub use transform::{Augment, ColourJitter, Region};

@@ -8,13 +8,16 @@
 
 mod bad_images;
 mod batch;
+mod choices;
 mod workers;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 pub use bad_images::BadImages;
 pub use batch::Batch;
 use batch::Pool;
+pub use choices::{Choice, Choices};
 pub use workers::Batches;
 
 use crate::Error;
@@ -60,6 +63,46 @@ enum Plan {
     InOrder,
     /// A fresh random batch at each step.
     Random { seed: u64 },
+}
+
+impl Plan {
+    /// The members of the batch of a step: their places in the plan's order, or in `chosen`, which is overwritten then.
+    fn members(&self, examples: usize, batch_size: usize, step: u64, chosen: &mut Vec<u32>) -> Range<usize> {
+        match self {
+            Self::Random { seed } => {
+                let count = batch_size.min(examples);
+                Key::new(*seed, Purpose::RANDOM_BATCH).step(step).generator().choose(examples, count, chosen);
+                0..count
+            }
+            Self::Shuffled { .. } | Self::InOrder => {
+                let first = step as usize * batch_size;
+                first..examples.min(first + batch_size)
+            }
+        }
+    }
+
+    /// The example that a member is, and the key of what is drawn for it.
+    fn example(&self, member: usize, step: u64, chosen: &[u32]) -> (usize, Key) {
+        match self {
+            Self::InOrder => (member, Key::new(0, Purpose::AUGMENT)),
+            Self::Shuffled { seed, epoch, order } => {
+                let index = order[member];
+                (index as usize, Key::new(*seed, Purpose::AUGMENT).epoch(*epoch).sample(index.into()))
+            }
+            Self::Random { seed } => {
+                let index = chosen[member];
+                (index as usize, Key::new(*seed, Purpose::AUGMENT_RANDOM_BATCH).step(step).sample(index.into()))
+            }
+        }
+    }
+
+    /// What is done to its examples, where the loader does this.
+    fn augment(&self, of_loader: &Augment) -> Augment {
+        match self {
+            Self::InOrder => Augment::none(),
+            Self::Shuffled { .. } | Self::Random { .. } => *of_loader,
+        }
+    }
 }
 
 impl Loader {
@@ -170,35 +213,17 @@ impl Source {
         stopped: &dyn Fn() -> bool,
     ) -> Result<Option<Batch>, Error> {
         let size = self.dataset.image_size();
-        let first = match plan {
-            Plan::Random { .. } => 0,
-            _ => step as usize * batch_size,
-        };
-        let count = batch_size.min(self.dataset.len() - first);
-        if let Plan::Random { seed } = plan {
-            let mut random = Key::new(*seed, Purpose::RANDOM_BATCH).step(step).generator();
-            random.choose(self.dataset.len(), count, &mut scratch.chosen);
-        }
+        let members = plan.members(self.dataset.len(), batch_size, step, &mut scratch.chosen);
+        let count = members.len();
         scratch.pixels.resize(size.len(), 0);
         let mut batch = self.pool.take(step, count, size);
         let mut made = 0;
-        for position in 0..count {
+        for member in members.clone() {
             if stopped() {
                 return Ok(None);
             }
-            let (index, augment, key) = match plan {
-                Plan::InOrder => (first + position, Augment::none(), Key::new(0, Purpose::AUGMENT)),
-                Plan::Shuffled { seed, epoch, order } => {
-                    let index = order[first + position];
-                    let key = Key::new(*seed, Purpose::AUGMENT).epoch(*epoch).sample(index.into());
-                    (index as usize, self.augment, key)
-                }
-                Plan::Random { seed } => {
-                    let index = scratch.chosen[position];
-                    let key = Key::new(*seed, Purpose::AUGMENT_RANDOM_BATCH).step(step).sample(index.into());
-                    (index as usize, self.augment, key)
-                }
-            };
+            let (index, key) = plan.example(member, step, &scratch.chosen);
+            let augment = plan.augment(&self.augment);
             let mut random = key.generator();
             if !self.read(index, &augment, &mut random, &mut scratch.pixels)? {
                 continue;
@@ -214,6 +239,7 @@ impl Source {
         }
         if made == 0 {
             let reason = format!("none of the {count} images of batch {step} can be read");
+            let (first, _) = plan.example(members.start, step, &scratch.chosen);
             return Err(Error::Image { path: self.dataset.name(first).into(), reason });
         }
         batch.truncate(made);

@@ -208,3 +208,23 @@ fn batches_may_outlive_their_iterator_and_each_other() {
         assert_eq!((batch.images(), batch.labels()), (&images[..], &labels[..]));
     }
 }
+
+#[test]
+fn choices_are_the_examples_of_the_batches_and_read_nothing() {
+    let probe = Probe::new(10);
+    let reads = probe.reads.clone();
+    let loader = Loader::new(probe, Augment::none(), 4);
+    let of = |batches: Batches| batches.choices().unwrap().take(3).collect::<Vec<_>>();
+    let (epoch, random) = (of(loader.epoch(1, 2).unwrap()), of(loader.random_batches(1).unwrap().skip(5)));
+    assert_eq!(reads.load(Ordering::Relaxed), 0);
+    let sizes = |choices: &[Vec<Choice>]| choices.iter().map(Vec::len).collect::<Vec<_>>();
+    assert_eq!((sizes(&epoch), sizes(&random)), (vec![4, 4, 2], vec![4, 4, 4]));
+    for (choices, batches) in
+        [(epoch, loader.epoch(1, 2).unwrap()), (random, loader.random_batches(1).unwrap().skip(5))]
+    {
+        for (choices, batch) in choices.iter().zip(batches) {
+            let labels: Vec<u32> = choices.iter().map(|choice| choice.index as u32 % 2).collect();
+            assert_eq!(labels, batch.unwrap().labels());
+        }
+    }
+}

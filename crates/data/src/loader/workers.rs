@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::batch::Batch;
+use super::choices::Choices;
 use super::{Plan, Scratch, Source};
 use crate::Error;
 
@@ -27,11 +28,11 @@ pub struct Batches {
     scratch: Scratch,
 }
 
-struct Shared {
-    source: Arc<Source>,
-    plan: Plan,
-    batch_size: usize,
-    end: Option<u64>,
+pub(super) struct Shared {
+    pub(super) source: Arc<Source>,
+    pub(super) plan: Plan,
+    pub(super) batch_size: usize,
+    pub(super) end: Option<u64>,
     ahead: u64,
     stop: AtomicBool,
     queue: Mutex<Queue>,
@@ -92,6 +93,12 @@ impl Batches {
             (0..steps).try_for_each(|_| self.next().map(drop));
         }
         self
+    }
+
+    /// The same batches as a list of what is in them, none of which is made; None where their images are scaled or coloured on the
+    /// way, which takes the images.
+    pub fn choices(self) -> Option<Choices> {
+        Choices::new(self.shared.clone(), self.next)
     }
 
     /// How long the consumer has waited for batches so far.

@@ -71,6 +71,11 @@ impl Augment {
         Self { cutout: (side > 0).then_some(side), ..self }
     }
 
+    /// Whether it moves and covers the pixels of an image of the network's size, and does nothing else: no other scale, no colours.
+    pub fn only_moves(&self) -> bool {
+        self.jitter.is_none() && matches!(self.crop, Crop::Whole | Crop::Padded { .. })
+    }
+
     /// Draws what happens to one image of this size, of which the crop has already chosen the part where it does that.
     pub fn draw(&self, size: ImageSize, random: &mut Generator) -> Draw {
         if *self == Self::none() {
@@ -139,6 +144,11 @@ impl Transform {
         let normalized = |byte, channel: usize| ((byte as f64 / 255.0 - mean[channel]) / std[channel]) as f32;
         let table = std::array::from_fn(|byte| std::array::from_fn(|channel| normalized(byte, channel)));
         Self { size, table: Box::new(table) }
+    }
+
+    /// The normalized value of each byte, per channel.
+    pub fn table(&self) -> &[[f32; CHANNELS]; 256] {
+        &self.table
     }
 
     /// Overwrites `out` with the image that `draw` makes of `pixels`.
