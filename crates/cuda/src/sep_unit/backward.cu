@@ -207,7 +207,7 @@ KERNEL_RESIDENT(sep_unit_backward, SepBackwardArgs, SEP_THREADS, 2) {
         if (weights) {
             int y0 = (int)(kind.stride * corner.row) - (int)kind.padding;
             int x0 = (int)(kind.stride * corner.column) - (int)kind.padding;
-            load_planes(shared, planes, from, corner.n, y0, x0, c0);
+            load_planes<false>(shared, planes, from, corner.n, y0, x0, c0);
         }
         load_upstream(kind, corner, args.n, unit.upstream, dz);
         BARRIER();

@@ -63,27 +63,36 @@ struct Source {
     bool activate, wide;
 };
 
+// Where a row or column of the image with zeros between its pixels lies in the image itself; -1 for what is outside or a zero.
+template <bool UP> DEVICE int pixel_at(int i, int up, uint32_t size) {
+    if (UP) return i >= 0 && i % up == 0 && i / up < (int)size ? i / up : -1;
+    return (uint32_t)i < size ? i : -1;
+}
+
 // Channels [c0, c0 + 4*quads) of the tile whose first image, row and column are n0, y0 and x0, into planes. What lies
 // outside of the image is 0, after the activation; the planes of a quad of which no channel exists stay as they are.
+template <bool UP>
 DEVICE void load_planes(float *planes, const Planes &p, const Source &from, uint32_t n0, int y0, int x0, uint32_t c0) {
     uint32_t across = p.columns / 4, slots = p.images * p.rows * across;
+    uint32_t across_magic = magic(across), rows_magic = magic(p.rows);
     int up = (int)p.up;
     for (uint32_t index = threadIdx.x; index < tile4_count(slots, p.quads); index += SEP_THREADS) {
         Tile4 at = tile4(index, p.quads, p.quads_magic);
         uint32_t c = c0 + 4 * at.quad;
         if (at.slot >= slots || c >= from.c) continue;
-        uint32_t line = at.slot / across, image = line / p.rows;
-        int y = y0 + (int)((line - image * p.rows) * p.step);
+        uint32_t line = quotient(at.slot, across_magic), image = quotient(line, rows_magic);
+        int y = pixel_at<UP>(y0 + (int)((line - image * p.rows) * p.step), up, from.h);
         int x = x0 + (int)(4 * (at.slot - line * across) * p.step);
-        bool inside = n0 + image < from.n && y >= 0 && y % up == 0 && y / up < (int)from.h;
-        const float *row = from.x + ((size_t)(n0 + image) * from.h + (inside ? y / up : 0)) * from.w * from.c + c;
+        bool inside = n0 + image < from.n && y >= 0;
+        const float *row = from.x + ((size_t)(n0 + image) * from.h + (inside ? y : 0)) * from.w * from.c + c;
         float4 v[4];
         bool there[4];
         // Loads first, all at once: their latencies overlap.
 #pragma unroll
         for (int j = 0; j < 4; j++, x += (int)p.step) {
-            there[j] = inside && x >= 0 && x % up == 0 && x / up < (int)from.w;
-            v[j] = there[j] ? load_quad(row + (size_t)(x / up) * from.c, from.c - c, from.wide) : splat_quad(0.0f);
+            int column = pixel_at<UP>(x, up, from.w);
+            there[j] = inside && column >= 0;
+            v[j] = there[j] ? load_quad(row + (uint32_t)column * from.c, from.c - c, from.wide) : splat_quad(0.0f);
         }
         if (from.activate) {
             float4 scale = splat_quad(1.0f), shift = splat_quad(0.0f);

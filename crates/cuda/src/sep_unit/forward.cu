@@ -78,7 +78,7 @@ KERNEL_RESIDENT(sep_unit_forward, SepForwardArgs, SEP_THREADS, 2) {
             if (u == first || kind.chunks > 1) {
                 Source from = {unit.x, unit.scale, unit.shift, args.n, args.h, args.w,
                                kind.c_in, true, (unit.wide & SEP_WIDE_X) != 0};
-                load_planes(shared, planes, from, at.n, y0, x0, c0);
+                load_planes<false>(shared, planes, from, at.n, y0, x0, c0);
             }
             for (uint32_t i = threadIdx.x; i < channels * taps; i += SEP_THREADS) {
                 depthwise[i] = unit.depthwise[c0 * taps + i];

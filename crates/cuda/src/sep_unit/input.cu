@@ -87,7 +87,12 @@ KERNEL_RESIDENT(sep_unit_input, SepInputArgs, SEP_THREADS, 2) {
         const SepInputUnit &unit = args.unit[u];
         Planes planes = {args.tile_n, unit.in_h, unit.in_w, unit.plane, args.chunk / 4, args.quads_magic, 1, unit.stride};
         Source from = {unit.g, nullptr, nullptr, args.n, unit.out_h, unit.out_w, args.c, false, wide};
-        load_planes(shared, planes, from, n0, (int)row0 - (int)unit.padding, (int)column0 - (int)unit.padding, c0);
+        int y0 = (int)row0 - (int)unit.padding, x0 = (int)column0 - (int)unit.padding;
+        if (unit.stride > 1) {
+            load_planes<true>(shared, planes, from, n0, y0, x0, c0);
+        } else {
+            load_planes<false>(shared, planes, from, n0, y0, x0, c0);
+        }
         uint32_t taps = unit.kernel * unit.kernel;
         for (uint32_t i = threadIdx.x; i < channels * taps; i += SEP_THREADS) {
             uint32_t channel = i / taps, tap = i - channel * taps;
