@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use darts_data::text::TokenizerSpec;
-use darts_runs::{Device, Order};
+use darts_runs::{Device, Order, Precision};
 
 /// Differentiable architecture search: search a cell, train the network made of it, test it
 #[derive(Debug, Parser)]
@@ -124,6 +124,27 @@ impl From<OrderArg> for Order {
         match order {
             OrderArg::First => Self::First,
             OrderArg::Second => Self::Second,
+        }
+    }
+}
+
+/// `--precision`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionArg {
+    /// Not rounded
+    F32,
+    /// 10 bits of mantissa: tensor cores
+    Tf32,
+    /// 7 bits of mantissa: tensor cores at their full rate
+    Bf16,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(precision: PrecisionArg) -> Self {
+        match precision {
+            PrecisionArg::F32 => Self::F32,
+            PrecisionArg::Tf32 => Self::Tf32,
+            PrecisionArg::Bf16 => Self::Bf16,
         }
     }
 }
@@ -255,6 +276,12 @@ pub(crate) struct MachineArgs {
     /// cpu, cuda or cuda:I
     #[arg(long, value_parser = device)]
     pub(crate) device: Option<Device>,
+    /// On a GPU: what the factors of matrix products are rounded to [default: f32]
+    #[arg(long)]
+    pub(crate) precision: Option<PrecisionArg>,
+    /// On a GPU: launch kernels one by one rather than a step as one graph
+    #[arg(long)]
+    pub(crate) no_graph: bool,
     /// Worker threads; the result is the same for any number
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,

@@ -352,6 +352,8 @@ pub(crate) fn machine(typed: &MachineArgs) -> RunOptions {
     RunOptions {
         data_dir: Some(data.unwrap_or_else(|| PathBuf::from("datasets"))),
         device: typed.device.unwrap_or(Device::Cpu),
+        precision: typed.precision.map(Into::into).unwrap_or_default(),
+        no_graph: typed.no_graph,
         threads: typed.threads.map(usize::from),
         ..RunOptions::default()
     }

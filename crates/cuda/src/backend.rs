@@ -61,7 +61,7 @@ pub trait Backend {
 pub struct Recording {
     pub(crate) program: Program,
     /// What the device made of it, where it made something.
-    pub(crate) graph: Option<Box<dyn Any>>,
+    pub(crate) graph: Option<Box<dyn Any + Send>>,
 }
 
 impl Recording {

@@ -162,6 +162,9 @@ pub enum Error {
     /// A dataset could not be read.
     #[error(transparent)]
     Data(#[from] darts_data::Error),
+    /// A GPU failed, or has not the memory.
+    #[error(transparent)]
+    Gpu(#[from] darts_cuda::Error),
     /// A flat vector could not be used.
     #[error(transparent)]
     Vector(#[from] darts_ops::vector::Error),

@@ -154,7 +154,7 @@ pub(crate) fn interrupted(dir: &Path) -> Error {
 /// held nothing out, [`Error::DataDiffers`] for other data than it was trained for, and what the data refuse.
 pub fn evaluate(dir: &Path, split: Split, options: &RunOptions, progress: &mut dyn Progress) -> Result<Evaluation> {
     options.validate()?;
-    options.device.open()?;
+    options.computer()?.cpu("evaluation")?;
     let model = Model::read(dir)?;
     options.on_threads(|| {
         let set = model.images(dir, split, options)?;
@@ -192,7 +192,7 @@ fn choose(images: &Images, config: &TrainConfig, wanted: Split) -> Result<Arc<dy
 /// [`Error::NotReady`] when the folder is no finished training, [`Error::Data`] for a file that is no image.
 pub fn predict(dir: &Path, images: &[PathBuf], options: &RunOptions) -> Result<Vec<Prediction>> {
     options.validate()?;
-    options.device.open()?;
+    options.computer()?.cpu("evaluation")?;
     let model = Model::read(dir)?;
     options.on_threads(|| {
         let size = model.data.image_size();

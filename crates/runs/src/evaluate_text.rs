@@ -95,7 +95,7 @@ pub fn evaluate_text(
     progress: &mut dyn Progress,
 ) -> Result<TextEvaluation> {
     options.validate()?;
-    options.device.open()?;
+    options.computer()?.cpu("evaluation")?;
     let Trained { config, tokenizer, network, theta } = Trained::read(dir)?;
     options.on_threads(|| {
         let corpus = Text::open(&config.data, options.data_dir.as_deref(), Some(tokenizer))?.corpus;
@@ -123,7 +123,7 @@ pub fn evaluate_text(
 /// [`Error::Data`] for a prompt with a word that the vocabulary lacks and has no `<unk>` for.
 pub fn write_text(dir: &Path, writing: &Writing, options: &RunOptions) -> Result<String> {
     options.validate()?;
-    options.device.open()?;
+    options.computer()?.cpu("evaluation")?;
     whole("length", writing.length, 1, 1_000_000)?;
     real("temperature", writing.temperature, 0.0, 1e6)?;
     if let Some(top_k) = writing.top_k {

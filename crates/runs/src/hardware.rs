@@ -25,6 +25,9 @@ pub struct Hardware {
     pub memory_bytes: u64,
     /// The operating system and its version.
     pub os: String,
+    /// The GPU, of a run that computes on one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
 }
 
 impl Hardware {
@@ -38,6 +41,7 @@ impl Hardware {
             instruction_set: instruction_set().into(),
             memory_bytes,
             os: sysinfo::System::long_os_version().unwrap_or_else(|_| unknown()),
+            gpu: None,
         }
     }
 }

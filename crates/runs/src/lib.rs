@@ -38,6 +38,8 @@ mod train;
 pub mod verify;
 mod weights;
 
+pub use darts_cuda::Precision;
+
 pub use config::{
     DataConfig, Order, RunKind, Schedule, SearchConfig, SearchSettings, TextConfig, TextSearchConfig, TextTrainConfig,
     TrainConfig, TrainSettings,

@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use darts_cuda::Precision;
+
 use crate::error::{Error, Result};
 
 /// Where datasets are when nobody says.
@@ -26,36 +28,44 @@ impl Device {
     /// # Errors
     /// [`Error::Device`], with what is missing and what to do.
     pub fn check(self) -> Result<()> {
-        self.open().map(|_| ())
+        RunOptions { device: self, ..RunOptions::default() }.computer().map(|_| ())
     }
+}
 
-    /// The candle device.
+/// A device that was opened.
+pub(crate) enum Computer {
+    /// The processor.
+    Cpu(candle_core::Device),
+    /// A GPU.
+    #[cfg(feature = "cuda")]
+    Gpu(Box<darts_cuda::driver::Device>),
+}
+
+impl Computer {
+    /// The processor.
     ///
     /// # Errors
-    /// [`Error::Device`] for a CUDA device.
-    pub(crate) fn open(self) -> Result<candle_core::Device> {
+    /// [`Error::Device`] where it is a GPU, on which `what` does not run.
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "this build opens no GPU"))]
+    pub(crate) fn cpu(self, what: &str) -> Result<candle_core::Device> {
         match self {
-            Self::Cpu => Ok(candle_core::Device::Cpu),
-            Self::Cuda(index) => Err(Error::Device { device: self.to_string(), reason: missing(index) }),
+            Self::Cpu(device) => Ok(device),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(device) => {
+                let reason =
+                    format!("it is there ({}), but no {what} runs on a GPU yet; use --device cpu", device.name());
+                Err(Error::Device { device: "cuda".into(), reason })
+            }
         }
     }
-}
 
-/// Why no run computes on the CUDA device of that number.
-#[cfg(not(feature = "cuda"))]
-fn missing(_: usize) -> String {
-    if darts_cuda::driver_is_present() {
-        return "this build computes on the processor only; one with `--features cuda` has code for GPUs".into();
-    }
-    "this build computes on the processor only, and this machine has no NVIDIA driver; use --device cpu".into()
-}
-
-/// Why no run computes on the CUDA device of that number.
-#[cfg(feature = "cuda")]
-fn missing(index: usize) -> String {
-    match darts_cuda::driver::Device::open(index, darts_cuda::driver::Options::default()) {
-        Ok(device) => format!("{} is there, but no run computes on a GPU yet; use --device cpu", device.name()),
-        Err(error) => error.to_string(),
+    /// What the maker calls the GPU, where it is one.
+    pub(crate) fn gpu_name(&self) -> Option<String> {
+        match self {
+            Self::Cpu(_) => None,
+            #[cfg(feature = "cuda")]
+            Self::Gpu(device) => Some(device.name().into()),
+        }
     }
 }
 
@@ -105,6 +115,10 @@ pub struct RunOptions {
     pub max_bad_images: usize,
     /// Save every so many steps, besides at the end of each epoch; 200 where not given.
     pub checkpoint_every: Option<u64>,
+    /// On a GPU: what the factors of matrix products are rounded to. f32 differs from the processor in the order of sums alone.
+    pub precision: Precision,
+    /// On a GPU: launch the kernels of a step one by one rather than as a graph.
+    pub no_graph: bool,
 }
 
 impl RunOptions {
@@ -120,7 +134,42 @@ impl RunOptions {
         positive("threads", self.threads.map(|n| n as u64))?;
         positive("max_steps", self.max_steps)?;
         positive("until_epoch", self.until_epoch.map(|n| n as u64))?;
-        positive("checkpoint_every", self.checkpoint_every)
+        positive("checkpoint_every", self.checkpoint_every)?;
+        if self.precision != Precision::F32 && self.device == Device::Cpu {
+            let value = format!("{:?}", self.precision).to_lowercase();
+            return Err(Error::Config { field: "precision", value, expected: "f32 on the processor".into() });
+        }
+        Ok(())
+    }
+
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// [`Error::Device`], with what is missing and what to do.
+    pub(crate) fn computer(&self) -> Result<Computer> {
+        match self.device {
+            Device::Cpu => Ok(Computer::Cpu(candle_core::Device::Cpu)),
+            Device::Cuda(index) => self.gpu(index),
+        }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn gpu(&self, _: usize) -> Result<Computer> {
+        let only = "this build computes on the processor only";
+        let reason = match darts_cuda::driver_is_present() {
+            true => format!("{only}; one with `--features cuda` has code for GPUs"),
+            false => format!("{only}, and this machine has no NVIDIA driver; use --device cpu"),
+        };
+        Err(Error::Device { device: self.device.to_string(), reason })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn gpu(&self, index: usize) -> Result<Computer> {
+        let options = darts_cuda::driver::Options { graphs: !self.no_graph };
+        match darts_cuda::driver::Device::open(index, options) {
+            Ok(device) => Ok(Computer::Gpu(Box::new(device))),
+            Err(error) => Err(Error::Device { device: self.device.to_string(), reason: error.to_string() }),
+        }
     }
 
     /// Runs `work` on a pool of the wanted number of threads.
@@ -155,5 +204,8 @@ mod tests {
         assert!(options.validate().unwrap_err().to_string().starts_with("threads = 0"));
         let options = RunOptions { checkpoint_every: Some(0), ..RunOptions::default() };
         assert!(options.validate().is_err());
+        let options = RunOptions { precision: Precision::Bf16, ..RunOptions::default() };
+        let text = options.validate().unwrap_err().to_string();
+        assert_eq!(text, "precision = bf16 is not possible: expected f32 on the processor");
     }
 }

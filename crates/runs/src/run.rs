@@ -11,7 +11,7 @@ use crate::engine::{Learner, Outcome, drive};
 use crate::error::{Error, Result};
 use crate::folder::{CorpusRecord, DataRecord, RunFolder, RunRecord, atomic};
 use crate::metrics::{SUMMARY, read_summary};
-use crate::options::RunOptions;
+use crate::options::{Computer, RunOptions};
 use crate::progress::{Level, Progress};
 
 /// What a run is, whatever its task.
@@ -47,31 +47,33 @@ pub(crate) struct OpenRun {
 }
 
 impl OpenRun {
-    /// Locks and checks the folder, then lets `make` find the data and build the learner, then writes `run.json`: a data
+    /// Opens the device, locks and checks the folder, then lets `make` find the data and build the learner, then writes `run.json`: a data
     /// folder that is not there leaves no run behind.
     pub(crate) fn open<C>(
         dir: PathBuf,
         identity: Identity<'_, C>,
         options: RunOptions,
-        make: impl FnOnce(&RunOptions, &RunFolder) -> Result<Made> + Send,
+        make: impl FnOnce(&RunOptions, &RunFolder, Computer) -> Result<Made> + Send,
     ) -> Result<Self>
     where
         C: Serialize + DeserializeOwned,
     {
         options.validate()?;
-        options.device.open()?;
+        let computer = options.computer()?;
         let Identity { kind, task, seed, config } = identity;
         let mut folder = RunFolder::open(dir, kind, task, config, options.resume)?;
         if folder.record().is_some() && folder.path(SUMMARY).exists() {
             return Ok(Self { kind, folder, options, learner: None });
         }
-        let Made { learner, found, file } = options.on_threads(|| make(&options, &folder))?;
+        let gpu = computer.gpu_name();
+        let Made { learner, found, file } = options.on_threads(|| make(&options, &folder, computer))?;
         if let (Some((name, bytes)), None) = (file, folder.record()) {
             atomic::write(&folder.path(name), &bytes)?;
         }
         let json = serde_json::to_value(config).map_err(|e| Error::bad_file(folder.dir(), e))?;
         let threads = options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-        let record = RunRecord::now(kind, task, json, seed, options.device.to_string(), threads);
+        let mut record = RunRecord::now(kind, task, json, seed, options.device.to_string(), threads);
+        record.hardware.gpu = gpu;
         folder.begin(match found {
             Found::Images(data) => RunRecord { data, ..record },
             Found::Text(corpus) => RunRecord { corpus: Some(corpus), ..record },

@@ -13,10 +13,12 @@ use crate::config::{Order, RunKind, SearchConfig, SearchSettings, TextSearchConf
 use crate::engine::{EpochOutcome, Finish, Learner, Outcome, StepOutcome, Watch};
 use crate::error::{Error, Result};
 use crate::metrics::Results;
-use crate::options::RunOptions;
+use crate::options::{Computer, RunOptions};
 use crate::progress::Progress;
 use crate::run::{Found, Identity, Made, OpenRun};
 use crate::state;
+#[cfg(feature = "cuda")]
+use crate::task::image::device::search::DeviceSearcher;
 use crate::task::image::search::ImageSearch;
 use crate::task::text::data::Text;
 use crate::task::text::search::TextSearch;
@@ -70,24 +72,35 @@ impl SearchRun {
 fn on_images(dir: PathBuf, config: &SearchConfig, options: RunOptions) -> Result<OpenRun> {
     config.validate()?;
     let identity = Identity { kind: RunKind::Search, task: config.data.task(), seed: config.seed, config };
-    OpenRun::open(dir, identity, options, |options, _| {
-        let task = ImageSearch::open(config, options)?;
-        let found = Found::Images(task.record());
-        let start = task.initial();
-        let searcher = Searcher::new(task, start, image_settings(config), config.epochs, &options.device.open()?)?;
-        Ok(Made { learner: Box::new(searcher), found, file: None })
+    OpenRun::open(dir, identity, options, |options, _, computer| {
+        let (settings, epochs) = (image_settings(config), config.epochs);
+        let (learner, found): (Box<dyn Learner>, _) = match computer {
+            Computer::Cpu(device) => {
+                let task = ImageSearch::open(config, options)?;
+                let (found, start) = (task.record(), task.initial());
+                (Box::new(Searcher::new(task, start, settings, epochs, &device)?), found)
+            }
+            #[cfg(feature = "cuda")]
+            Computer::Gpu(device) => {
+                let searcher = DeviceSearcher::open(config, settings, options, device)?;
+                let found = searcher.record();
+                (Box::new(searcher), found)
+            }
+        };
+        Ok(Made { learner, found: Found::Images(found), file: None })
     })
 }
 
 fn on_text(dir: PathBuf, config: &TextSearchConfig, options: RunOptions) -> Result<OpenRun> {
     config.validate()?;
     let identity = Identity { kind: RunKind::Search, task: config.data.task(), seed: config.seed, config };
-    OpenRun::open(dir, identity, options, |options, folder| {
+    OpenRun::open(dir, identity, options, |options, folder, computer| {
         let text = Text::of_run(&config.data, options.data_dir.as_deref(), folder)?.limited(config.train_limit);
         let (found, file) = (Found::Text(text.record()), Some(text.tokenizer_file()?));
         let task = TextSearch::new(config, text)?;
         let start = task.initial();
-        let searcher = Searcher::new(task, start, text_settings(config), config.epochs, &options.device.open()?)?;
+        let searcher =
+            Searcher::new(task, start, text_settings(config), config.epochs, &computer.cpu("search of text")?)?;
         Ok(Made { learner: Box::new(searcher), found, file })
     })
 }
@@ -224,7 +237,7 @@ impl<T: SearchTask> Learner for Searcher<T> {
 }
 
 /// The engine knows the epoch, the step of the whole run and the last checkpoint, and fills them in.
-fn step_error(error: StepError<Error>) -> Error {
+pub(crate) fn step_error<E: std::error::Error + Into<Error> + 'static>(error: StepError<E>) -> Error {
     match error {
         StepError::NonFinite { quantity, pass, learning_rate, value, .. } => Error::NonFinite {
             which: match (quantity, pass) {
@@ -239,8 +252,10 @@ fn step_error(error: StepError<Error>) -> Error {
             learning_rate,
             checkpoint: None,
         },
-        StepError::Problem { source, .. } => source,
+        StepError::Problem { source, .. } => source.into(),
         StepError::Vector(error) => error.into(),
+        #[cfg(feature = "cuda")]
+        StepError::Device(error) => error.into(),
         // The enum may grow; whatever comes has a message.
         other => Error::Step(crate::error::one_line(&other.to_string())),
     }

@@ -11,13 +11,20 @@ const TASK: &str = "task.";
 
 /// Everything, copied.
 pub(crate) fn collect(learner: &impl Stateful, task: Vectors) -> Result<State> {
-    let mut vectors = Vectors::new();
-    for (name, vector) in learner.vectors() {
-        vectors.push((name.to_string(), vector.to_vec()?));
-    }
-    vectors.extend(task.into_iter().map(|(name, values)| (format!("{TASK}{name}"), values)));
-    let counters = learner.counters().into_iter().map(|(name, value)| (name.to_string(), value)).collect();
-    Ok(State { counters, vectors })
+    let vectors: Result<Vec<_>> = learner.vectors().into_iter().map(|(name, v)| Ok((name, v.to_vec()?))).collect();
+    Ok(gather(vectors?, learner.counters(), task))
+}
+
+/// A state of a learner's vectors and counters, and a task's vectors.
+pub(crate) fn gather(
+    vectors: Vec<(&'static str, Vec<f32>)>,
+    counters: Vec<(&'static str, u64)>,
+    task: Vectors,
+) -> State {
+    let mut all: Vectors = vectors.into_iter().map(|(name, values)| (name.to_string(), values)).collect();
+    all.extend(task.into_iter().map(|(name, values)| (format!("{TASK}{name}"), values)));
+    let counters = counters.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+    State { counters, vectors: all }
 }
 
 /// Puts `state` into `learner` and returns the task's part of it, which must be shaped as `task` is.
@@ -29,12 +36,24 @@ pub(crate) fn restore(
     mut state: State,
     task: &Vectors,
 ) -> std::result::Result<Vectors, String> {
-    let mut own = Vectors::new();
-    for (name, values) in task {
-        own.push((name.clone(), state.take(&format!("{TASK}{name}"), values.len())?));
-    }
-    let vectors: Vec<(&str, &[f32])> = state.vectors.iter().map(|(name, v)| (name.as_str(), &v[..])).collect();
-    let counters: Vec<(&str, u64)> = state.counters.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    let shapes: Vec<(String, usize)> = task.iter().map(|(name, values)| (name.clone(), values.len())).collect();
+    let own = take_task(&mut state, &shapes)?;
+    let (vectors, counters) = borrowed(&state);
     learner.restore(&vectors, &counters).map_err(|e| e.to_string())?;
     Ok(own)
+}
+
+/// Takes a task's part out of `state`: vectors of these names and lengths.
+///
+/// # Errors
+/// A reason in words.
+pub(crate) fn take_task(state: &mut State, shapes: &[(String, usize)]) -> std::result::Result<Vectors, String> {
+    let mut take = |(name, len): &(String, usize)| Ok((name.clone(), state.take(&format!("{TASK}{name}"), *len)?));
+    shapes.iter().map(&mut take).collect()
+}
+
+/// The vectors and counters of a state, by name.
+pub(crate) fn borrowed(state: &State) -> (Vec<(&str, &[f32])>, Vec<(&str, u64)>) {
+    let vectors = state.vectors.iter().map(|(name, values)| (name.as_str(), &values[..])).collect();
+    (vectors, state.counters.iter().map(|(name, value)| (name.as_str(), *value)).collect())
 }

@@ -59,10 +59,10 @@ impl TrainRun {
 fn on_images(dir: PathBuf, config: &TrainConfig, options: RunOptions) -> Result<OpenRun> {
     config.validate()?;
     let identity = Identity { kind: RunKind::Train, task: config.data.task(), seed: config.seed, config };
-    OpenRun::open(dir, identity, options, |options, folder| {
+    OpenRun::open(dir, identity, options, |options, folder, computer| {
         let task = ImageTraining::open(config, options, folder.dir().to_path_buf())?;
         let found = Found::Images(task.record());
-        let w = Vector::from_vec(task.initial(), &options.device.open()?)?;
+        let w = Vector::from_vec(task.initial(), &computer.cpu("training")?)?;
         let sgd = SgdConfig { momentum: config.momentum, weight_decay: config.weight_decay };
         let trainer = Trainer::new(task, Weights::new(w, sgd, None)?, config.grad_clip, config.epochs)?;
         Ok(Made { learner: Box::new(trainer), found, file: None })
@@ -72,11 +72,11 @@ fn on_images(dir: PathBuf, config: &TrainConfig, options: RunOptions) -> Result<
 fn on_text(dir: PathBuf, config: &TextTrainConfig, options: RunOptions) -> Result<OpenRun> {
     config.validate()?;
     let identity = Identity { kind: RunKind::Train, task: config.data.task(), seed: config.seed, config };
-    OpenRun::open(dir, identity, options, |options, folder| {
+    OpenRun::open(dir, identity, options, |options, folder, computer| {
         let text = Text::of_run(&config.data, options.data_dir.as_deref(), folder)?.limited(config.train_limit);
         let (found, file) = (Found::Text(text.record()), Some(text.tokenizer_file()?));
         let task = TextTraining::new(config, text)?;
-        let w = Vector::from_vec(task.initial(), &options.device.open()?)?;
+        let w = Vector::from_vec(task.initial(), &computer.cpu("training")?)?;
         let sgd = SgdConfig { momentum: 0.0, weight_decay: config.weight_decay };
         let average = AverageAfter { nonmono: config.nonmono, epochs: config.epochs };
         let trainer = Trainer::new(task, Weights::new(w, sgd, Some(average))?, config.grad_clip, config.epochs)?;

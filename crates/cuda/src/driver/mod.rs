@@ -54,6 +54,13 @@ pub struct Device {
     shared_limit: u32,
 }
 
+/// A recorded program.
+struct Graph(CudaGraph);
+
+// SAFETY: handles of the driver, which may be used from any thread that the context is bound to, by one at a time: a recording
+// is no `Sync`.
+unsafe impl Send for Graph {}
+
 impl Device {
     /// The device with this number, from 0, as the driver counts them.
     ///
@@ -208,15 +215,15 @@ impl Backend for Device {
     fn record(&self, program: &Program) -> Result<Recording> {
         self.bind()?;
         let graph = match self.options.graphs && !program.launches.is_empty() {
-            true => Some(Box::new(self.graph(program)?) as Box<dyn std::any::Any>),
+            true => Some(Box::new(Graph(self.graph(program)?)) as Box<dyn std::any::Any + Send>),
             false => None,
         };
         Ok(Recording { program: program.clone(), graph })
     }
 
     fn replay(&self, recording: &Recording) -> Result<()> {
-        match recording.graph.as_ref().and_then(|graph| graph.downcast_ref::<CudaGraph>()) {
-            Some(graph) => {
+        match recording.graph.as_ref().and_then(|graph| graph.downcast_ref::<Graph>()) {
+            Some(Graph(graph)) => {
                 self.bind()?;
                 graph.launch().in_call("running a recorded program")
             }

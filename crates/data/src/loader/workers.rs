@@ -95,9 +95,9 @@ impl Batches {
         self
     }
 
-    /// The same batches as a list of what is in them, none of which is made; None where their images are scaled or coloured on the
+    /// The batches from here on as a list of what is in them, none of which is made; None where their images are scaled or coloured on the
     /// way, which takes the images.
-    pub fn choices(self) -> Option<Choices> {
+    pub fn choices(&self) -> Option<Choices> {
         Choices::new(self.shared.clone(), self.next)
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct Images {
     pub(crate) test: Arc<dyn Dataset>,
     /// What training images go through.
     pub(crate) augment: Augment,
+    /// Whether the images lie in memory at the network's size, or could: so many of them may be sent to a device at once.
+    pub(crate) in_memory: bool,
     synthetic: bool,
 }
 
@@ -33,7 +35,13 @@ impl Images {
         Ok(match config {
             DataConfig::Cifar10 {} => {
                 let cifar = Cifar10::open(dir)?;
-                Self { train: cifar.train()?, test: cifar.test()?, augment: Augment::cifar(), synthetic: false }
+                Self {
+                    train: cifar.train()?,
+                    test: cifar.test()?,
+                    augment: Augment::cifar(),
+                    in_memory: true,
+                    synthetic: false,
+                }
             }
             DataConfig::ImageNet { image_size, resize, least_area, colour_jitter } => {
                 let config = ImageNetConfig { image_size: *image_size, resize: *resize };
@@ -44,7 +52,7 @@ impl Images {
                     ..Augment::imagenet()
                 };
                 let synthetic = imagenet.is_synthetic();
-                Self { train: imagenet.train(), test: imagenet.val(), augment, synthetic }
+                Self { train: imagenet.train(), test: imagenet.val(), augment, in_memory: false, synthetic }
             }
             DataConfig::ImageFolder { image_size, test_fraction } => {
                 let settings = ImageFolderConfig {
@@ -55,7 +63,7 @@ impl Images {
                 let folder = ImageFolder::open(dir, &settings)?;
                 let test = folder.test().unwrap_or_else(|| folder.valid());
                 let augment = Augment::proportional(settings.image_size);
-                Self { train: folder.train(), test, augment, synthetic: false }
+                Self { train: folder.train(), test, augment, in_memory: false, synthetic: false }
             }
             DataConfig::SyntheticImages { image_size, train_images, test_images, data_seed } => {
                 let settings = SyntheticConfig {
@@ -68,7 +76,13 @@ impl Images {
                 };
                 let (train, test) = (SyntheticImages::train(&settings)?, SyntheticImages::test(&settings)?);
                 // Generated images are what they are.
-                Self { train: Arc::new(train), test: Arc::new(test), augment: Augment::none(), synthetic: true }
+                Self {
+                    train: Arc::new(train),
+                    test: Arc::new(test),
+                    augment: Augment::none(),
+                    in_memory: true,
+                    synthetic: true,
+                }
             }
         })
     }

@@ -1,6 +1,8 @@
 //! Images and convolutional networks as a task: the data, the search problem, the training problem, and evaluation.
 
 pub(crate) mod data;
+#[cfg(feature = "cuda")]
+pub(crate) mod device;
 pub(crate) mod score;
 pub(crate) mod search;
 pub(crate) mod train;

@@ -43,9 +43,7 @@ impl Trained<'_> {
         for batch in batches {
             let batch = batch?;
             let logits = self.logits(workspace, batch.images(), batch.len())?;
-            for (row, &label) in logits.chunks_exact(classes).zip(batch.labels()) {
-                sum.add(row, label as usize);
-            }
+            sum.add_all(logits, classes, batch.labels());
             if watch.evaluating(what, sum.examples, images.len()) {
                 return Ok(None);
             }
@@ -56,14 +54,19 @@ impl Trained<'_> {
 
 /// Sums over examples.
 #[derive(Default)]
-struct Sum {
+pub(crate) struct Sum {
     loss: f64,
     correct: usize,
     top5: usize,
-    examples: usize,
+    pub(crate) examples: usize,
 }
 
 impl Sum {
+    /// Adds examples with their logits `[N, classes]`.
+    pub(crate) fn add_all(&mut self, logits: &[f32], classes: usize, labels: &[u32]) {
+        logits.chunks_exact(classes).zip(labels).for_each(|(row, &label)| self.add(row, label as usize));
+    }
+
     fn add(&mut self, logits: &[f32], label: usize) {
         let own = logits[label];
         // Of equal logits the lower class counts as the likelier, as in training.
@@ -75,7 +78,7 @@ impl Sum {
         self.examples += 1;
     }
 
-    fn scores(&self, classes: usize) -> Scores {
+    pub(crate) fn scores(&self, classes: usize) -> Scores {
         let share = |count: usize| count as f64 / self.examples as f64;
         Scores {
             loss: self.loss / self.examples as f64,

@@ -26,19 +26,19 @@ use crate::options::RunOptions;
 use crate::supernet::{Relaxed, SupernetError, SupernetProblem};
 use crate::task::{Scores, SearchTask, Seen, Size, Task, Vectors};
 
-const STATISTICS: &str = "statistics";
+pub(super) const STATISTICS: &str = "statistics";
 
-/// A convolutional search.
-pub(crate) struct ImageSearch {
-    space: ConvSpace,
-    problem: SupernetProblem,
-    seed: u64,
-    rate: Cosine,
-    train: Loader,
-    valid: Loader,
-    valid_images: Arc<dyn Dataset>,
-    batches: Option<(Batches, Batches)>,
-    last: Seen,
+/// A convolutional search apart from what computes it: its data, its space, its schedule, and what a run of it stores.
+pub(crate) struct Subject {
+    pub(crate) space: ConvSpace,
+    pub(crate) seed: u64,
+    pub(crate) rate: Cosine,
+    pub(crate) train: Loader,
+    pub(crate) valid: Loader,
+    pub(crate) valid_images: Arc<dyn Dataset>,
+    /// As [`Images::in_memory`].
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "the processor reads images one by one"))]
+    pub(crate) in_memory: bool,
     record: DataRecord,
 }
 
@@ -47,9 +47,9 @@ pub(crate) fn space(config: &SearchConfig) -> ConvSpace {
     ConvSpace { nodes: config.nodes, ..ConvSpace::darts() }
 }
 
-impl ImageSearch {
-    /// Finds the data and builds the network. Initial w and α come from [`initial`](Self::initial).
-    pub(crate) fn open(config: &SearchConfig, options: &RunOptions) -> Result<Self> {
+impl Subject {
+    /// Finds the data, and plans the network that is searched.
+    pub(crate) fn open(config: &SearchConfig, options: &RunOptions) -> Result<(Self, ConvNetwork)> {
         let images = Images::open(&config.data, options.data_dir.as_deref())?.limited(config.train_limit);
         let (train, valid) = Subset::halves(images.train.clone());
         check_split(&train, config.batch_size)?;
@@ -58,12 +58,9 @@ impl ImageSearch {
         let (classes, image) = (images.train.class_names().len(), images.train.image_size());
         let sizes = network_config(config.init_channels, config.layers, false, classes, image, &config.data);
         let network = ConvNetwork::supernet(&space, &sizes)?;
-        check_memory(&network, config.batch_size)?;
         let valid: Arc<dyn Dataset> = Arc::new(valid);
         let augment = images.augment;
-        let statistics = network.initialize(config.seed).1;
-        Ok(Self {
-            problem: SupernetProblem::new(network, space.operations(), config.batch_size, statistics),
+        let subject = Self {
             seed: config.seed,
             rate: Cosine {
                 initial: config.learning_rate,
@@ -71,23 +68,79 @@ impl ImageSearch {
                 epochs: config.epochs as u64,
             },
             record: images.record(train.len(), valid.len()),
+            in_memory: images.in_memory,
             train: Loader::new(train, augment, config.batch_size),
             valid: Loader::new(valid.clone(), augment, config.batch_size),
             valid_images: valid,
-            batches: None,
-            last: Seen::default(),
             space,
-        })
+        };
+        Ok((subject, network))
     }
 
     /// w and α at the start.
-    pub(crate) fn initial(&self) -> (Vec<f32>, Vec<f32>) {
-        (self.problem.network().initialize(self.seed).0, self.space.initial_alphas(self.seed))
+    pub(crate) fn initial(&self, network: &ConvNetwork) -> (Vec<f32>, Vec<f32>) {
+        (network.initialize(self.seed).0, self.space.initial_alphas(self.seed))
     }
 
     /// What `run.json` says of the data.
     pub(crate) fn record(&self) -> DataRecord {
         self.record.clone()
+    }
+
+    /// The discrete cell that α stands for.
+    pub(crate) fn genotype(&self, alphas: &[f32]) -> Result<Genotype> {
+        Ok(self.space.derive(alphas)?.into())
+    }
+
+    /// α as a line of `alphas.jsonl`.
+    pub(crate) fn alphas_line(&self, epoch: usize, alphas: &[f32]) -> Value {
+        let (normal, reduce) = alphas.split_at(alphas.len() / 2);
+        let rows = |half: &[f32]| half.chunks(self.space.operations()).map(<[f32]>::to_vec).collect::<Vec<_>>();
+        json!({ "epoch": epoch, "alphas_normal": rows(normal), "alphas_reduce": rows(reduce) })
+    }
+
+    /// The contents of `weights.safetensors`.
+    pub(crate) fn weights(
+        &self,
+        network: &ConvNetwork,
+        (w, statistics, alphas): (&[f32], &[f32], &[f32]),
+    ) -> Result<Vec<u8>> {
+        let mut table = Table::new();
+        for name in ["alphas_normal", "alphas_reduce"] {
+            table.push(name, &[self.space.edges(), self.space.operations()], Init::Zeros);
+        }
+        let sections = [(network.parameters(), w), (network.statistics(), statistics), (&table, alphas)];
+        let genotype = self.genotype(alphas)?.to_json()?;
+        Ok(parameters::save(&sections, Some(("genotype", genotype.trim_end())))?)
+    }
+}
+
+/// A convolutional search on the processor.
+pub(crate) struct ImageSearch {
+    subject: Subject,
+    problem: SupernetProblem,
+    batches: Option<(Batches, Batches)>,
+    last: Seen,
+}
+
+impl ImageSearch {
+    /// Finds the data and builds the network. Initial w and α come from [`initial`](Self::initial).
+    pub(crate) fn open(config: &SearchConfig, options: &RunOptions) -> Result<Self> {
+        let (subject, network) = Subject::open(config, options)?;
+        check_memory(&network, config.batch_size)?;
+        let statistics = network.initialize(config.seed).1;
+        let problem = SupernetProblem::new(network, subject.space.operations(), config.batch_size, statistics);
+        Ok(Self { subject, problem, batches: None, last: Seen::default() })
+    }
+
+    /// w and α at the start.
+    pub(crate) fn initial(&self) -> (Vec<f32>, Vec<f32>) {
+        self.subject.initial(self.problem.network())
+    }
+
+    /// What `run.json` says of the data.
+    pub(crate) fn record(&self) -> DataRecord {
+        self.subject.record()
     }
 }
 
@@ -119,22 +172,23 @@ impl Task for ImageSearch {
     type Batch = Batch;
 
     fn steps(&self, _epoch: usize) -> usize {
-        self.train.steps() as usize
+        self.subject.train.steps() as usize
     }
 
     fn start(&mut self, epoch: usize, step: usize, total: u64) -> Result<()> {
-        let train = self.train.epoch(self.seed, epoch as u64)?.skip(step as u64);
+        let Subject { train, valid: random, seed, .. } = &self.subject;
+        let train = train.epoch(*seed, epoch as u64)?.skip(step as u64);
         // The validation batches have no epochs: theirs is one stream over the whole run.
         let valid = match self.batches.take() {
             Some((_, valid)) if step == 0 => valid,
-            _ => self.valid.random_batches(self.seed)?.skip(total),
+            _ => random.random_batches(*seed)?.skip(total),
         };
         self.batches = Some((train, valid));
         Ok(())
     }
 
     fn learning_rate(&self, epoch: usize, _batch: &Batch) -> f64 {
-        self.rate.at(epoch as u64)
+        self.subject.rate.at(epoch as u64)
     }
 
     fn seen(&self) -> Seen {
@@ -167,30 +221,21 @@ impl SearchTask for ImageSearch {
     fn validate(&mut self, w: &Vector, alpha: &Vector, watch: &mut Watch<'_>) -> Result<Option<Scores>> {
         let Relaxed { network, workspace, statistics, weights } =
             alpha.read(|alphas| self.problem.relaxed(alphas))??;
-        let (valid, bad_images) = (&self.valid_images, Arc::new(BadImages::new(0)));
+        let (valid, bad_images) = (&self.subject.valid_images, Arc::new(BadImages::new(0)));
         w.read(|theta| {
             Trained { network, theta, statistics, weights }.scores(workspace, valid, &bad_images, "validation", watch)
         })?
     }
 
     fn genotype(&self, alphas: &[f32]) -> Result<Genotype> {
-        Ok(self.space.derive(alphas)?.into())
+        self.subject.genotype(alphas)
     }
 
     fn alphas_line(&self, epoch: usize, alphas: &[f32]) -> Value {
-        let (normal, reduce) = alphas.split_at(alphas.len() / 2);
-        let rows = |half: &[f32]| half.chunks(self.space.operations()).map(<[f32]>::to_vec).collect::<Vec<_>>();
-        json!({ "epoch": epoch, "alphas_normal": rows(normal), "alphas_reduce": rows(reduce) })
+        self.subject.alphas_line(epoch, alphas)
     }
 
     fn weights(&self, w: &[f32], alphas: &[f32]) -> Result<Vec<u8>> {
-        let mut table = Table::new();
-        for name in ["alphas_normal", "alphas_reduce"] {
-            table.push(name, &[self.space.edges(), self.space.operations()], Init::Zeros);
-        }
-        let network = self.problem.network();
-        let sections = [(network.parameters(), w), (network.statistics(), self.problem.statistics()), (&table, alphas)];
-        let genotype = self.genotype(alphas)?.to_json()?;
-        Ok(parameters::save(&sections, Some(("genotype", genotype.trim_end())))?)
+        self.subject.weights(self.problem.network(), (w, self.problem.statistics(), alphas))
     }
 }

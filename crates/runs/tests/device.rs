@@ -1,0 +1,160 @@
+//! Runs on a GPU, on a driver that is the emulator: that they see what runs on the processor see, and go on where those stopped.
+//! Each test runs its body in a child process of its own, whose loader finds the fake driver first.
+
+#![cfg(all(unix, feature = "cuda"))]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use darts_cuda_emulator::fake_driver;
+use darts_runs::{
+    DataConfig, Device, Metric, Order, Outcome, Precision, RunOptions, RunRecord, SearchConfig, SearchRun, read_metrics,
+};
+use support::{Snapshots, finished, results, tempdir};
+
+/// Runs `body` in a child process with a fake driver. Only there is it called.
+#[track_caller]
+fn with_fake_driver(test: &str, body: impl FnOnce()) {
+    if std::env::var_os("DARTS_FAKE_CUDA").is_some() {
+        return body();
+    }
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env("LD_LIBRARY_PATH", fake_driver())
+        .env("DARTS_FAKE_CUDA", "devices=1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&child.stdout).into_owned() + &String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success() && text.contains("1 passed"), "{test}:\n{text}");
+}
+
+fn on(device: Device) -> RunOptions {
+    RunOptions { device, ..support::options(1) }
+}
+
+/// 11 images of the first half, in batches of 4, 4 and 3, and as many of the second.
+fn search_config(order: Order) -> SearchConfig {
+    let data = DataConfig::SyntheticImages { image_size: 8, train_images: 22, test_images: 4, data_seed: 1 };
+    SearchConfig {
+        seed: 5,
+        order,
+        epochs: 2,
+        batch_size: 4,
+        init_channels: 2,
+        layers: 3,
+        nodes: 1,
+        ..SearchConfig::for_data(data)
+    }
+}
+
+fn search(dir: &Path, config: SearchConfig, options: RunOptions) -> Outcome {
+    SearchRun::open_or_create(dir, config, options).unwrap().run(&mut ()).unwrap()
+}
+
+/// Losses, gradient norms and accuracies of all steps and epochs.
+fn numbers(dir: &Path) -> Vec<f64> {
+    let of = |metric| match metric {
+        Metric::Step(m) => {
+            vec![Some(m.train_loss), m.train_accuracy, m.valid_loss, m.grad_norm, Some(m.lr)]
+        }
+        Metric::Epoch(m) => vec![Some(m.train_loss), m.train_accuracy, m.valid_loss, m.valid_accuracy],
+    };
+    read_metrics(dir).unwrap().into_iter().flat_map(of).map(Option::unwrap).collect()
+}
+
+#[track_caller]
+fn assert_close(found: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), expected.len());
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((found - expected).abs() <= tolerance * (1.0 + expected.abs()), "{i}: {found}, expected {expected}");
+    }
+}
+
+#[test]
+fn emulator_search_sees_what_it_sees_on_the_processor() {
+    with_fake_driver("emulator_search_sees_what_it_sees_on_the_processor", || {
+        for order in [Order::First, Order::Second] {
+            let (cpu, gpu) = (tempdir(), tempdir());
+            let expected = finished(search(cpu.path(), search_config(order), on(Device::Cpu)));
+            let found = finished(search(gpu.path(), search_config(order), on(Device::Cuda(0))));
+            assert_close(&numbers(gpu.path()), &numbers(cpu.path()), 1e-4);
+            assert_eq!((found.genotype, found.steps), (expected.genotype, expected.steps));
+            assert_eq!(found.parameters, expected.parameters);
+            let record = RunRecord::read(gpu.path()).unwrap();
+            assert_eq!((record.device.as_str(), record.hardware.gpu.as_deref()), ("cuda:0", Some("fake device")));
+            assert_eq!(RunRecord::read(cpu.path()).unwrap().hardware.gpu, None);
+        }
+    });
+}
+
+#[test]
+fn emulator_search_killed_after_any_step_and_resumed_has_the_same_bytes() {
+    with_fake_driver("emulator_search_killed_after_any_step_and_resumed_has_the_same_bytes", || {
+        let (whole, copies) = (tempdir(), tempdir());
+        let config = search_config(Order::Second);
+        let mut snapshots = Snapshots::new(whole.path(), copies.path());
+        let run = SearchRun::open_or_create(whole.path(), config.clone(), on(Device::Cuda(0))).unwrap();
+        finished(run.run(&mut snapshots).unwrap());
+        assert_eq!(snapshots.steps.len(), 6);
+        for step in snapshots.steps {
+            let dir = copies.path().join(step.to_string());
+            // One by one or as a graph: the same launches.
+            let options = RunOptions { no_graph: step % 2 == 0, ..on(Device::Cuda(0)) };
+            finished(search(&dir, config.clone(), options));
+            assert!(results(&dir) == results(whole.path()), "killed after step {step}");
+        }
+    });
+}
+
+#[test]
+fn emulator_search_goes_on_on_the_other_device() {
+    with_fake_driver("emulator_search_goes_on_on_the_other_device", || {
+        let config = search_config(Order::Second);
+        let whole = tempdir();
+        finished(search(whole.path(), config.clone(), on(Device::Cpu)));
+        for (first, second) in [(Device::Cpu, Device::Cuda(0)), (Device::Cuda(0), Device::Cpu)] {
+            let dir = tempdir();
+            // In the middle of the second epoch.
+            let stopped = search(dir.path(), config.clone(), RunOptions { max_steps: Some(4), ..on(first) });
+            assert!(matches!(stopped, Outcome::Stopped(_)));
+            finished(search(dir.path(), config.clone(), on(second)));
+            assert_close(&numbers(dir.path()), &numbers(whole.path()), 1e-4);
+        }
+    });
+}
+
+#[test]
+fn emulator_search_of_a_folder_of_images_reads_them_as_on_the_processor() {
+    with_fake_driver("emulator_search_of_a_folder_of_images_reads_them_as_on_the_processor", || {
+        let data = tempdir();
+        for (class, count) in [("a", 9), ("b", 8)] {
+            fs::create_dir_all(data.path().join(class)).unwrap();
+            for i in 0..count {
+                let shade = |x: u32, y: u32| image::Rgb([(x * 9 + i) as u8, (y * 7) as u8, (x * y) as u8]);
+                let picture = image::RgbImage::from_fn(11, 10, shade);
+                picture.save(data.path().join(class).join(format!("{i}.png"))).unwrap();
+            }
+        }
+        let (cpu, gpu) = (tempdir(), tempdir());
+        let config = SearchConfig {
+            data: DataConfig::ImageFolder { image_size: 8, test_fraction: 0.2 },
+            epochs: 1,
+            ..search_config(Order::First)
+        };
+        let options = |device| RunOptions { data_dir: Some(data.path().into()), ..on(device) };
+        finished(search(cpu.path(), config.clone(), options(Device::Cpu)));
+        finished(search(gpu.path(), config, options(Device::Cuda(0))));
+        assert_close(&numbers(gpu.path()), &numbers(cpu.path()), 1e-4);
+    });
+}
+
+#[test]
+fn a_precision_of_the_gpu_is_refused_on_the_processor() {
+    let dir = tempdir();
+    let options = RunOptions { precision: Precision::Tf32, ..on(Device::Cpu) };
+    let error = SearchRun::open_or_create(dir.path().join("run"), search_config(Order::First), options).err().unwrap();
+    assert_eq!(error.to_string(), "precision = tf32 is not possible: expected f32 on the processor");
+}
