@@ -15,6 +15,8 @@
 
 mod checkpoint;
 pub mod config;
+#[cfg(feature = "cuda")]
+mod device;
 mod engine;
 mod error;
 mod evaluate;

@@ -10,6 +10,8 @@ use darts_ops::vector::Vector;
 
 use crate::checkpoint::State;
 use crate::config::{Order, RunKind, SearchConfig, SearchSettings, TextSearchConfig};
+#[cfg(feature = "cuda")]
+use crate::device::search::DeviceSearcher;
 use crate::engine::{EpochOutcome, Finish, Learner, Outcome, StepOutcome, Watch};
 use crate::error::{Error, Result};
 use crate::metrics::Results;
@@ -18,7 +20,7 @@ use crate::progress::Progress;
 use crate::run::{Found, Identity, Made, OpenRun};
 use crate::state;
 #[cfg(feature = "cuda")]
-use crate::task::image::device::search::DeviceSearcher;
+use crate::task::image::device::search::DeviceImageSearch;
 use crate::task::image::search::ImageSearch;
 use crate::task::text::data::Text;
 use crate::task::text::search::TextSearch;
@@ -82,9 +84,10 @@ fn on_images(dir: PathBuf, config: &SearchConfig, options: RunOptions) -> Result
             }
             #[cfg(feature = "cuda")]
             Computer::Gpu(device) => {
-                let searcher = DeviceSearcher::open(config, settings, options, device)?;
-                let found = searcher.record();
-                (Box::new(searcher), found)
+                let task = DeviceImageSearch::open(config, options, &*device)?;
+                let (found, (w, alphas)) = (task.record(), task.initial());
+                let start = (&w[..], &alphas[..]);
+                (Box::new(DeviceSearcher::new(device, task, start, settings, epochs, options.precision)?), found)
             }
         };
         Ok(Made { learner, found: Found::Images(found), file: None })

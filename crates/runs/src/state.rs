@@ -2,6 +2,8 @@
 //! names, and a task's vectors under `task.`.
 
 use darts_bilevel::Stateful;
+#[cfg(feature = "cuda")]
+use darts_cuda::{Backend, Memory as _, View};
 
 use crate::checkpoint::State;
 use crate::error::Result;
@@ -50,6 +52,33 @@ pub(crate) fn restore(
 pub(crate) fn take_task(state: &mut State, shapes: &[(String, usize)]) -> std::result::Result<Vectors, String> {
     let mut take = |(name, len): &(String, usize)| Ok((name.clone(), state.take(&format!("{TASK}{name}"), *len)?));
     shapes.iter().map(&mut take).collect()
+}
+
+/// A vector in device memory, by its name.
+#[cfg(feature = "cuda")]
+pub(crate) type Named = (&'static str, View);
+
+/// A task's vectors, read back from a device.
+#[cfg(feature = "cuda")]
+pub(crate) fn read_views(device: &dyn Backend, views: &[Named]) -> Result<Vectors> {
+    views.iter().map(|&(name, view)| Ok((name.to_owned(), device.downloaded(view)?))).collect()
+}
+
+/// [`take_task`] for vectors in device memory.
+#[cfg(feature = "cuda")]
+pub(crate) fn take_views(state: &mut State, views: &[Named]) -> std::result::Result<Vectors, String> {
+    let shapes: Vec<(String, usize)> = views.iter().map(|&(name, view)| (name.to_owned(), view.len)).collect();
+    take_task(state, &shapes)
+}
+
+/// Puts a task's vectors, in the order of `views`, into device memory.
+///
+/// # Errors
+/// A reason in words where the device fails.
+#[cfg(feature = "cuda")]
+pub(crate) fn write_views(device: &dyn Backend, views: &[Named], vectors: &Vectors) -> std::result::Result<(), String> {
+    let mut pairs = views.iter().zip(vectors);
+    pairs.try_for_each(|((_, view), (_, values))| device.upload(*view, values)).map_err(|error| error.to_string())
 }
 
 /// The vectors and counters of a state, by name.

@@ -10,17 +10,21 @@ use darts_ops::vector::Vector;
 
 use crate::checkpoint::State;
 use crate::config::{RunKind, TextTrainConfig, TrainConfig, TrainSettings};
+#[cfg(feature = "cuda")]
+use crate::device::train::{DeviceTrainer, Settings};
 use crate::engine::{EpochOutcome, Finish, Learner, Outcome, StepOutcome, Watch};
 use crate::error::Result;
 use crate::metrics::Results;
-use crate::options::RunOptions;
+use crate::options::{Computer, RunOptions};
 use crate::progress::Progress;
 use crate::run::{Found, Identity, Made, OpenRun};
 use crate::state;
+#[cfg(feature = "cuda")]
+use crate::task::image::device::train::DeviceImageTraining;
 use crate::task::image::train::ImageTraining;
 use crate::task::text::data::Text;
 use crate::task::text::train::TextTraining;
-use crate::task::{Size, TrainTask};
+use crate::task::{Scores, Size, TrainTask};
 use crate::weights::{AverageAfter, Weights};
 
 /// A training in a folder that belongs to this process until it is dropped.
@@ -60,12 +64,25 @@ fn on_images(dir: PathBuf, config: &TrainConfig, options: RunOptions) -> Result<
     config.validate()?;
     let identity = Identity { kind: RunKind::Train, task: config.data.task(), seed: config.seed, config };
     OpenRun::open(dir, identity, options, |options, folder, computer| {
-        let task = ImageTraining::open(config, options, folder.dir().to_path_buf())?;
-        let found = Found::Images(task.record());
-        let w = Vector::from_vec(task.initial(), &computer.cpu("training")?)?;
-        let sgd = SgdConfig { momentum: config.momentum, weight_decay: config.weight_decay };
-        let trainer = Trainer::new(task, Weights::new(w, sgd, None)?, config.grad_clip, config.epochs)?;
-        Ok(Made { learner: Box::new(trainer), found, file: None })
+        let (dir, sgd) =
+            (folder.dir().to_path_buf(), SgdConfig { momentum: config.momentum, weight_decay: config.weight_decay });
+        let (learner, found): (Box<dyn Learner>, _) = match computer {
+            Computer::Cpu(device) => {
+                let task = ImageTraining::open(config, options, dir)?;
+                let (found, w) = (task.record(), Vector::from_vec(task.initial(), &device)?);
+                let weights = Weights::new(w, sgd, None)?;
+                (Box::new(Trainer::new(task, weights, config.grad_clip, config.epochs)?), found)
+            }
+            #[cfg(feature = "cuda")]
+            Computer::Gpu(device) => {
+                let task = DeviceImageTraining::open(config, options, dir, &*device)?;
+                let (found, w) = (task.record(), task.initial());
+                let (clip, epochs, precision) = (config.grad_clip, config.epochs, options.precision);
+                let settings = Settings { sgd, average: None, clip, epochs, precision };
+                (Box::new(DeviceTrainer::new(device, task, &w, settings)?), found)
+            }
+        };
+        Ok(Made { learner, found: Found::Images(found), file: None })
     })
 }
 
@@ -82,6 +99,18 @@ fn on_text(dir: PathBuf, config: &TextTrainConfig, options: RunOptions) -> Resul
         let trainer = Trainer::new(task, Weights::new(w, sgd, Some(average))?, config.grad_clip, config.epochs)?;
         Ok(Made { learner: Box::new(trainer), found, file })
     })
+}
+
+/// What a summary says of the test data, where they were looked at.
+pub(crate) fn test_results(scores: Option<Scores>) -> Results {
+    Results {
+        test_loss: scores.map(|s| s.loss),
+        test_accuracy: scores.and_then(|s| s.accuracy),
+        test_error: scores.and_then(|s| s.accuracy).map(|accuracy| 1.0 - accuracy),
+        test_top5_error: scores.and_then(|s| s.top5_error),
+        test_perplexity: scores.and_then(|s| s.perplexity),
+        ..Results::default()
+    }
 }
 
 /// The training of a discrete network, as something that learns step by step.
@@ -169,14 +198,7 @@ impl<T: TrainTask> Learner for Trainer<T> {
         let Size { parameters, parameters_with_auxiliary, multiply_adds } = self.task.size();
         Ok(Some(Finish {
             weights: self.task.weights(&self.weights.evaluated().to_vec()?)?,
-            test: Results {
-                test_loss: test.map(|s| s.loss),
-                test_accuracy: test.and_then(|s| s.accuracy),
-                test_error: test.and_then(|s| s.accuracy).map(|accuracy| 1.0 - accuracy),
-                test_top5_error: test.and_then(|s| s.top5_error),
-                test_perplexity: test.and_then(|s| s.perplexity),
-                ..Results::default()
-            },
+            test: test_results(test),
             parameters,
             parameters_with_auxiliary,
             multiply_adds,

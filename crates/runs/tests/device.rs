@@ -9,9 +9,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use darts_cells::genotype::named;
 use darts_cuda_emulator::fake_driver;
 use darts_runs::{
-    DataConfig, Device, Metric, Order, Outcome, Precision, RunOptions, RunRecord, SearchConfig, SearchRun, read_metrics,
+    DataConfig, Device, Metric, Order, Outcome, Precision, RunOptions, RunRecord, SearchConfig, SearchRun, TrainConfig,
+    TrainRun, read_metrics,
 };
 use support::{Snapshots, finished, results, tempdir};
 
@@ -54,7 +56,28 @@ fn search(dir: &Path, config: SearchConfig, options: RunOptions) -> Outcome {
     SearchRun::open_or_create(dir, config, options).unwrap().run(&mut ()).unwrap()
 }
 
-/// Losses, gradient norms and accuracies of all steps and epochs.
+/// 18 images to train on and 6 held out, with everything that a training does to them but an auxiliary head.
+fn train_config() -> TrainConfig {
+    let data = DataConfig::SyntheticImages { image_size: 8, train_images: 24, test_images: 5, data_seed: 1 };
+    TrainConfig {
+        seed: 6,
+        epochs: 2,
+        batch_size: 8,
+        init_channels: 4,
+        layers: 3,
+        cutout: 4,
+        drop_path_prob: 0.3,
+        held_out: 0.25,
+        auxiliary: false,
+        ..TrainConfig::for_data(data, named::conv("DARTS_V2").unwrap())
+    }
+}
+
+fn train(dir: &Path, config: TrainConfig, options: RunOptions) -> Outcome {
+    TrainRun::open_or_create(dir, config, options).unwrap().run(&mut ()).unwrap()
+}
+
+/// Losses, gradient norms, accuracies and perplexities of all steps and epochs, where there are any.
 fn numbers(dir: &Path) -> Vec<f64> {
     let of = |metric| match metric {
         Metric::Step(m) => {
@@ -62,7 +85,7 @@ fn numbers(dir: &Path) -> Vec<f64> {
         }
         Metric::Epoch(m) => vec![Some(m.train_loss), m.train_accuracy, m.valid_loss, m.valid_accuracy],
     };
-    read_metrics(dir).unwrap().into_iter().flat_map(of).map(Option::unwrap).collect()
+    read_metrics(dir).unwrap().into_iter().flat_map(of).flatten().collect()
 }
 
 #[track_caller]
@@ -91,15 +114,16 @@ fn emulator_search_sees_what_it_sees_on_the_processor() {
 }
 
 #[test]
-fn emulator_search_killed_after_any_step_and_resumed_has_the_same_bytes() {
-    with_fake_driver("emulator_search_killed_after_any_step_and_resumed_has_the_same_bytes", || {
+fn emulator_search_killed_and_resumed_has_the_same_bytes() {
+    with_fake_driver("emulator_search_killed_and_resumed_has_the_same_bytes", || {
         let (whole, copies) = (tempdir(), tempdir());
         let config = search_config(Order::Second);
         let mut snapshots = Snapshots::new(whole.path(), copies.path());
         let run = SearchRun::open_or_create(whole.path(), config.clone(), on(Device::Cuda(0))).unwrap();
         finished(run.run(&mut snapshots).unwrap());
         assert_eq!(snapshots.steps.len(), 6);
-        for step in snapshots.steps {
+        // With its checkpoint in the middle of the first epoch, and at the end of it.
+        for step in [2, 5] {
             let dir = copies.path().join(step.to_string());
             // One by one or as a graph: the same launches.
             let options = RunOptions { no_graph: step % 2 == 0, ..on(Device::Cuda(0)) };
@@ -148,6 +172,67 @@ fn emulator_search_of_a_folder_of_images_reads_them_as_on_the_processor() {
         finished(search(cpu.path(), config.clone(), options(Device::Cpu)));
         finished(search(gpu.path(), config, options(Device::Cuda(0))));
         assert_close(&numbers(gpu.path()), &numbers(cpu.path()), 1e-4);
+    });
+}
+
+#[test]
+fn emulator_training_sees_what_it_sees_on_the_processor() {
+    with_fake_driver("emulator_training_sees_what_it_sees_on_the_processor", || {
+        // Batches of 8 in parts of 3, 3 and 2; the test set at the end; an auxiliary head, which takes images of 32 pixels a side.
+        let auxiliary = TrainConfig {
+            data: DataConfig::SyntheticImages { image_size: 32, train_images: 4, test_images: 2, data_seed: 1 },
+            batch_size: 4,
+            epochs: 1,
+            init_channels: 2,
+            held_out: 0.0,
+            auxiliary: true,
+            ..train_config()
+        };
+        let whole = TrainConfig { held_out: 0.0, epochs: 1, ..train_config() };
+        for config in [train_config(), TrainConfig { accumulate: 3, ..train_config() }, whole, auxiliary] {
+            let (cpu, gpu) = (tempdir(), tempdir());
+            let expected = finished(train(cpu.path(), config.clone(), on(Device::Cpu)));
+            let found = finished(train(gpu.path(), config, on(Device::Cuda(0))));
+            assert_close(&numbers(gpu.path()), &numbers(cpu.path()), 1e-3);
+            assert_eq!(
+                (found.parameters, found.parameters_with_auxiliary),
+                (expected.parameters, expected.parameters_with_auxiliary)
+            );
+            let test =
+                |results: &darts_runs::Results| [results.test_loss, results.test_accuracy].map(|x| x.unwrap_or(0.0));
+            assert_close(&test(&found.results), &test(&expected.results), 1e-3);
+        }
+    });
+}
+
+#[test]
+fn emulator_training_killed_after_any_step_and_resumed_has_the_same_bytes() {
+    with_fake_driver("emulator_training_killed_after_any_step_and_resumed_has_the_same_bytes", || {
+        let (whole, copies) = (tempdir(), tempdir());
+        let mut snapshots = Snapshots::new(whole.path(), copies.path());
+        let run = TrainRun::open_or_create(whole.path(), train_config(), on(Device::Cuda(0))).unwrap();
+        finished(run.run(&mut snapshots).unwrap());
+        let weights = |dir: &Path| fs::read(dir.join("weights.safetensors")).unwrap();
+        for step in snapshots.steps {
+            let dir = copies.path().join(step.to_string());
+            finished(train(&dir, train_config(), on(Device::Cuda(0))));
+            assert!(weights(&dir) == weights(whole.path()), "killed after step {step}");
+        }
+    });
+}
+
+#[test]
+fn emulator_training_goes_on_on_the_other_device() {
+    with_fake_driver("emulator_training_goes_on_on_the_other_device", || {
+        let whole = tempdir();
+        finished(train(whole.path(), train_config(), on(Device::Cpu)));
+        for (first, second) in [(Device::Cpu, Device::Cuda(0)), (Device::Cuda(0), Device::Cpu)] {
+            let dir = tempdir();
+            let stopped = train(dir.path(), train_config(), RunOptions { max_steps: Some(4), ..on(first) });
+            assert!(matches!(stopped, Outcome::Stopped(_)));
+            finished(train(dir.path(), train_config(), on(second)));
+            assert_close(&numbers(dir.path()), &numbers(whole.path()), 1e-3);
+        }
     });
 }
 

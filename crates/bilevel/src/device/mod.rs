@@ -50,12 +50,12 @@ pub trait DeviceProblem {
     /// Why an evaluation cannot be laid down.
     type Error: std::error::Error + 'static;
 
-    /// Appends what the evaluations of a step have in common: what makes the batches out of what was uploaded, say.
+    /// Appends what the evaluations of a step on `batch` have in common: what makes it out of what was uploaded, say.
     ///
     /// # Errors
     /// The problem's own.
-    fn prepare(&self, program: &mut Program, train: &Self::Batch, valid: &Self::Batch) -> Result<(), Self::Error> {
-        let _ = (program, train, valid);
+    fn prepare(&self, program: &mut Program, batch: &Self::Batch) -> Result<(), Self::Error> {
+        let _ = (program, batch);
         Ok(())
     }
 

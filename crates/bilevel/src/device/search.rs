@@ -131,8 +131,10 @@ impl<B: Clone + PartialEq> DeviceSearch<B> {
         valid: &B,
     ) -> Result<Program, StepError<P::Error>> {
         let mut layout = Layout { search: self, problem, train, valid, program: Program::default() };
-        let failed = |source| StepError::Problem { pass: Pass::Validation, step: self.steps, source };
-        problem.prepare(&mut layout.program, train, valid).map_err(failed)?;
+        for (pass, batch) in [(Pass::Weight, train), (Pass::Validation, valid)] {
+            let failed = |source| StepError::Problem { pass, step: self.steps, source };
+            problem.prepare(&mut layout.program, batch).map_err(failed)?;
+        }
         match (&self.config.strategy, self.memory.second_order) {
             (Strategy::SecondOrder(settings), Some(workspace)) => layout.second_order(settings, workspace)?,
             _ => layout.first_order()?,

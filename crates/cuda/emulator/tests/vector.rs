@@ -139,6 +139,24 @@ fn emulator_norm_of_large_elements_does_not_overflow_and_nan_stays() {
 }
 
 #[test]
+fn emulator_gates_close_and_numbers_are_combined() {
+    let found = in_all_orders(|device| {
+        let mut run = Run::on(device);
+        let [one, two, nan, infinite] = [1.0, 2.0, f64::NAN, f64::INFINITY].map(|value| run.scalar(value));
+        let outs: Vec<View<f64>> = (0..5).map(|_| run.scalar(7.0)).collect();
+        device_vector::gate(&mut run.program, outs[0], two, &[one, two]);
+        device_vector::gate(&mut run.program, outs[1], two, &[one, nan]);
+        device_vector::gate(&mut run.program, outs[2], 3.0, &[infinite, one]);
+        device_vector::combine(&mut run.program, outs[3], &[(0.5, one), (-3.0, two)]);
+        device_vector::combine(&mut run.program, outs[4], &[(1.0, outs[4]), (2.0, one)]);
+        run.go();
+        outs.into_iter().map(|out| device.downloaded(out).unwrap()[0]).collect::<Vec<_>>()
+    });
+    assert!(found[0] == 2.0 && found[1].is_nan() && found[2].is_nan(), "{found:?}");
+    assert_eq!(found[3..], [-5.5, 9.0]);
+}
+
+#[test]
 fn emulator_clip_coefficient_and_finite_difference_match_their_formulas() {
     let run = |norm: f64, limit: Option<f64>| {
         in_all_orders(|device| {

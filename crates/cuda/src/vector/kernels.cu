@@ -127,6 +127,23 @@ KERNEL(vector_gate, GateArgs, 32) {
     *args.out = finite ? value_of(args.value) : double(NAN);
 }
 
+struct CombineArgs {
+    double *out;
+    uint32_t count;
+    uint32_t pad;
+    const double *terms[16];
+    double factors[16];
+};
+static_assert(sizeof(CombineArgs) == 272);
+
+// out ← Σ factors·terms, in their order (overwritten; may be one of the terms). One thread.
+KERNEL(vector_combine, CombineArgs, 32) {
+    if (threadIdx.x != 0) return;
+    double sum = 0;
+    for (uint32_t i = 0; i < args.count; i++) sum += args.factors[i] * *args.terms[i];
+    *args.out = sum;
+}
+
 struct FiniteDifferenceArgs {
     double *out;
     const double *norm;

@@ -16,7 +16,7 @@ use crate::view::View;
 
 pub use linear::{add_scaled_difference, average_towards, axpy, copy, fill, perturb_from, scale};
 pub use optimizer::{AdamState, AdamStep, AveragedState, SgdStep, adam, averaged_sgd, sgd, virtual_step};
-pub use sums::{BLOCK, FiniteDifference, clip_coefficient, dot, finite_difference, gate, norm2, scratch_len};
+pub use sums::{BLOCK, FiniteDifference, clip_coefficient, combine, dot, finite_difference, gate, norm2, scratch_len};
 
 /// The kernels of this module.
 pub const KERNELS: &[&Kernel] = &[
@@ -31,6 +31,7 @@ pub const KERNELS: &[&Kernel] = &[
     &sums::DOT_FINISH,
     &sums::CLIP_COEFFICIENT,
     &sums::GATE,
+    &sums::COMBINE,
     &sums::FINITE_DIFFERENCE,
     &optimizer::SGD,
     &optimizer::ADAM_COUNT,

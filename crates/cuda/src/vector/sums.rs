@@ -8,7 +8,7 @@ use crate::view::View;
 /// Elements of one partial sum.
 pub const BLOCK: usize = 8192;
 
-/// Numbers that [`gate`] looks at.
+/// Numbers that [`gate`] looks at, and that [`combine`] adds.
 const WITNESSES: usize = 16;
 
 /// Shared memory of a sum over a block of 256 threads: one f64 a warp.
@@ -18,6 +18,7 @@ pub(super) static DOT_BLOCKS: Kernel = Kernel::new("vector_dot_blocks", 256);
 pub(super) static DOT_FINISH: Kernel = Kernel::new("vector_dot_finish", 256);
 pub(super) static CLIP_COEFFICIENT: Kernel = Kernel::new("vector_clip_coefficient", 32);
 pub(super) static GATE: Kernel = Kernel::new("vector_gate", 32);
+pub(super) static COMBINE: Kernel = Kernel::new("vector_combine", 32);
 pub(super) static FINITE_DIFFERENCE: Kernel = Kernel::new("vector_finite_difference", 32);
 
 crate::args! {
@@ -42,6 +43,14 @@ crate::args! {
         count: u32,
         pad: u32,
         witnesses: [u64; WITNESSES],
+    }
+
+    struct CombineArgs: 272 {
+        out: u64,
+        count: u32,
+        pad: u32,
+        terms: [u64; WITNESSES],
+        factors: [f64; WITNESSES],
     }
 
     struct FiniteDifferenceArgs: 72 {
@@ -118,6 +127,27 @@ pub fn gate(program: &mut Program, out: View<f64>, value: impl Into<Scalar>, wit
     };
     args.witnesses.iter_mut().zip(witnesses).for_each(|(place, witness)| *place = witness.address);
     program.push(&GATE, [1, 1, 1], 0, &args);
+}
+
+/// `out ← Σ factor·term` of numbers, in their order; `out` may be one of them.
+///
+/// # Panics
+/// If a view is not one number, or there are more than 16 terms.
+#[track_caller]
+pub fn combine(program: &mut Program, out: View<f64>, terms: &[(f64, View<f64>)]) {
+    assert!(terms.len() <= WITNESSES, "combine: {} terms, at most {WITNESSES}", terms.len());
+    assert!(out.len == 1 && terms.iter().all(|(_, term)| term.len == 1), "combine: one number each");
+    let mut args = CombineArgs {
+        out: out.address,
+        count: terms.len() as u32,
+        pad: 0,
+        terms: [0; WITNESSES],
+        factors: [0.0; WITNESSES],
+    };
+    for (i, (factor, term)) in terms.iter().enumerate() {
+        (args.factors[i], args.terms[i]) = (*factor, term.address);
+    }
+    program.push(&COMBINE, [1, 1, 1], 0, &args);
 }
 
 /// What the finite difference of a second-order step is made with, in four f64 of device memory.

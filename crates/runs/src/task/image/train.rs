@@ -25,30 +25,38 @@ use crate::folder::DataRecord;
 use crate::options::RunOptions;
 use crate::task::{Scores, Seen, Size, Task, TrainTask, Vectors};
 
-const STATISTICS: &str = "statistics";
+pub(super) const STATISTICS: &str = "statistics";
 /// Masks of dropped paths, a function of the seed, the epoch and the step.
 const DROP_PATH: Purpose = Purpose::new("drop path");
 
 /// The list of unreadable images in a run folder.
 const BAD_IMAGES: &str = "bad-images.txt";
 
-/// The training of a discrete network.
+/// The training of a discrete network apart from what computes it: its data, its schedules, and what a run of it stores.
+pub(crate) struct Subject {
+    pub(crate) config: TrainConfig,
+    pub(crate) train: Loader,
+    pub(crate) held_out: Option<Arc<dyn Dataset>>,
+    pub(crate) test: Arc<dyn Dataset>,
+    pub(crate) bad_images: Arc<BadImages>,
+    /// As [`Images::in_memory`].
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "the processor reads images one by one"))]
+    pub(crate) in_memory: bool,
+    record: DataRecord,
+}
+
+/// The training of a discrete network on the processor.
 pub(crate) struct ImageTraining {
-    config: TrainConfig,
+    subject: Subject,
     network: ConvNetwork,
     workspace: Workspace,
     statistics: Vec<f32>,
     masks: Masks,
     /// The gradient of a part of a batch, where there is more than one.
     part_gradient: Vec<f32>,
-    bad_images: Arc<BadImages>,
-    train: Loader,
-    held_out: Option<Arc<dyn Dataset>>,
-    test: Arc<dyn Dataset>,
     batches: Option<Batches>,
     last: LossOutput,
     last_examples: usize,
-    record: DataRecord,
 }
 
 /// The training images in two parts.
@@ -75,40 +83,26 @@ pub(crate) fn network(config: &TrainConfig, images: &dyn Dataset) -> Result<Conv
     Ok(ConvNetwork::discrete(&config.genotype, &sizes)?)
 }
 
-impl ImageTraining {
-    /// Finds the data and builds the network. Initial w comes from [`initial`](Self::initial). Unreadable images are listed
-    /// in the folder `dir`.
-    pub(crate) fn open(config: &TrainConfig, options: &RunOptions, dir: PathBuf) -> Result<Self> {
+impl Subject {
+    /// Finds the data, and plans the network that is trained. Unreadable images are listed in the folder `dir`.
+    pub(crate) fn open(config: &TrainConfig, options: &RunOptions, dir: PathBuf) -> Result<(Self, ConvNetwork)> {
         let images = Images::open(&config.data, options.data_dir.as_deref())?.limited(config.train_limit);
         let Parts { train, held_out } = split(&images, config)?;
         check_split(&*train, config.batch_size)?;
         let network = network(config, &*images.train)?;
-        let part = config.part_size();
-        check_memory(&network, part)?;
         let valid = held_out.as_ref().map_or(0, |set| set.len());
         let bad_images = Arc::new(BadImages::listed(options.max_bad_images, dir.join(BAD_IMAGES))?);
-        Ok(Self {
-            workspace: network.workspace(part),
-            statistics: network.initialize(config.seed).1,
-            masks: Masks::default(),
-            part_gradient: vec![0.0; if config.accumulate > 1 { network.parameters().len() } else { 0 }],
+        let subject = Self {
             record: images.record(train.len(), valid),
             train: Loader::new(train, images.augment.with_cutout(config.cutout), config.batch_size)
                 .tolerating(bad_images.clone()),
             bad_images,
             held_out,
+            in_memory: images.in_memory,
             test: images.test,
-            batches: None,
-            last: LossOutput { loss: 0.0, correct: 0 },
-            last_examples: 0,
             config: config.clone(),
-            network,
-        })
-    }
-
-    /// w at the start.
-    pub(crate) fn initial(&self) -> Vec<f32> {
-        self.network.initialize(self.config.seed).0
+        };
+        Ok((subject, network))
     }
 
     /// What `run.json` says of the data.
@@ -116,24 +110,78 @@ impl ImageTraining {
         self.record.clone()
     }
 
-    /// Draws which paths are dropped: 0 with the epoch's probability p, else 1/(1 − p), for each operation and sample.
-    fn draw_masks(&mut self, (epoch, step): (usize, usize), batch: usize) {
-        let schedule = DropPath { maximum: self.config.drop_path_prob, epochs: self.config.epochs as u64 };
-        let drop = schedule.at(epoch as u64);
-        self.masks.all.clear();
-        if drop == 0.0 {
-            return;
+    /// The learning rate of an epoch.
+    pub(crate) fn learning_rate(&self, epoch: usize) -> f64 {
+        let (initial, epochs) = (self.config.learning_rate, self.config.epochs as u64);
+        match self.config.schedule {
+            Schedule::Cosine { learning_rate_min: minimum } => Cosine { initial, minimum, epochs }.at(epoch as u64),
+            Schedule::Exponential { decay: gamma } => Exponential { initial, gamma }.at(epoch as u64),
         }
-        let keep = 1.0 - drop;
-        let mut random = Key::new(self.config.seed, DROP_PATH).epoch(epoch as u64).step(step as u64).generator();
-        let draw = || if random.chance(keep) { (1.0 / keep) as f32 } else { 0.0 };
-        self.masks.all.extend(std::iter::repeat_with(draw).take(self.network.droppable().len() * batch));
+    }
+
+    /// The contents of `weights.safetensors`.
+    pub(crate) fn weights(&self, network: &ConvNetwork, w: &[f32], statistics: &[f32]) -> Result<Vec<u8>> {
+        let sections = [(network.parameters(), w), (network.statistics(), statistics)];
+        let genotype = Genotype::from(self.config.genotype.clone()).to_json()?;
+        Ok(parameters::save(&sections, Some(("genotype", genotype.trim_end())))?)
+    }
+}
+
+/// Draws which paths are dropped, `[operations][N]`: 0 with the epoch's probability p, else 1/(1 − p), for each operation and
+/// sample. Where p is 0, nothing. `masks` is overwritten.
+pub(crate) fn draw_masks(
+    config: &TrainConfig,
+    operations: usize,
+    (epoch, step): (usize, usize),
+    batch: usize,
+    masks: &mut Vec<f32>,
+) {
+    let schedule = DropPath { maximum: config.drop_path_prob, epochs: config.epochs as u64 };
+    let drop = schedule.at(epoch as u64);
+    masks.clear();
+    if drop == 0.0 {
+        return;
+    }
+    let keep = 1.0 - drop;
+    let mut random = Key::new(config.seed, DROP_PATH).epoch(epoch as u64).step(step as u64).generator();
+    let draw = || if random.chance(keep) { (1.0 / keep) as f32 } else { 0.0 };
+    masks.extend(std::iter::repeat_with(draw).take(operations * batch));
+}
+
+impl ImageTraining {
+    /// Finds the data and builds the network. Initial w comes from [`initial`](Self::initial). Unreadable images are listed
+    /// in the folder `dir`.
+    pub(crate) fn open(config: &TrainConfig, options: &RunOptions, dir: PathBuf) -> Result<Self> {
+        let (subject, network) = Subject::open(config, options, dir)?;
+        let part = config.part_size();
+        check_memory(&network, part)?;
+        Ok(Self {
+            workspace: network.workspace(part),
+            statistics: network.initialize(config.seed).1,
+            masks: Masks::default(),
+            part_gradient: vec![0.0; if config.accumulate > 1 { network.parameters().len() } else { 0 }],
+            batches: None,
+            last: LossOutput { loss: 0.0, correct: 0 },
+            last_examples: 0,
+            subject,
+            network,
+        })
+    }
+
+    /// w at the start.
+    pub(crate) fn initial(&self) -> Vec<f32> {
+        self.network.initialize(self.subject.config.seed).0
+    }
+
+    /// What `run.json` says of the data.
+    pub(crate) fn record(&self) -> DataRecord {
+        self.subject.record()
     }
 
     /// The loss of a part of a batch and its gradient, which overwrites `gradient`.
     fn pass(&mut self, theta: &[f32], batch: &Batch, part: Range<usize>, gradient: &mut [f32]) -> Result<LossOutput> {
-        let loss =
-            LossConfig { label_smoothing: self.config.label_smoothing, auxiliary_weight: self.config.auxiliary_weight };
+        let TrainConfig { label_smoothing, auxiliary_weight, .. } = self.subject.config;
+        let loss = LossConfig { label_smoothing, auxiliary_weight };
         let image = batch.image_size().len();
         let input = ForwardInput {
             images: &batch.images()[part.start * image..part.end * image],
@@ -153,7 +201,7 @@ impl ImageTraining {
 
     /// The mean loss of a batch and its gradient, part by part.
     fn passes(&mut self, theta: &[f32], batch: &Batch, gradient: &mut [f32]) -> Result<LossOutput> {
-        let (len, part) = (batch.len(), self.config.part_size());
+        let (len, part) = (batch.len(), self.subject.config.part_size());
         if len <= part {
             return self.pass(theta, batch, 0..len, gradient);
         }
@@ -181,7 +229,7 @@ impl ImageTraining {
     ) -> Result<Option<Scores>> {
         w.read(|theta| {
             let trained = Trained { network: &self.network, theta, statistics: &self.statistics, weights: &[] };
-            trained.scores(&mut self.workspace, images, &self.bad_images, what, watch)
+            trained.scores(&mut self.workspace, images, &self.subject.bad_images, what, watch)
         })?
     }
 }
@@ -190,20 +238,17 @@ impl Task for ImageTraining {
     type Batch = Batch;
 
     fn steps(&self, _epoch: usize) -> usize {
-        self.train.steps() as usize
+        self.subject.train.steps() as usize
     }
 
     fn start(&mut self, epoch: usize, step: usize, _total: u64) -> Result<()> {
-        self.batches = Some(self.train.epoch(self.config.seed, epoch as u64)?.skip(step as u64));
+        let batches = self.subject.train.epoch(self.subject.config.seed, epoch as u64)?;
+        self.batches = Some(batches.skip(step as u64));
         Ok(())
     }
 
     fn learning_rate(&self, epoch: usize, _batch: &Batch) -> f64 {
-        let (initial, epochs) = (self.config.learning_rate, self.config.epochs as u64);
-        match self.config.schedule {
-            Schedule::Cosine { learning_rate_min: minimum } => Cosine { initial, minimum, epochs }.at(epoch as u64),
-            Schedule::Exponential { decay: gamma } => Exponential { initial, gamma }.at(epoch as u64),
-        }
+        self.subject.learning_rate(epoch)
     }
 
     fn seen(&self) -> Seen {
@@ -233,35 +278,34 @@ impl TrainTask for ImageTraining {
     }
 
     fn evaluate(&mut self, w: &Vector, batch: &Batch, at: (usize, usize), gradient: &mut Vector) -> Result<f64> {
-        self.draw_masks(at, batch.len());
+        let operations = self.network.droppable().len();
+        draw_masks(&self.subject.config, operations, at, batch.len(), &mut self.masks.all);
         let output = w.read(|theta| gradient.write(|gradient| self.passes(theta, batch, gradient)))???;
         (self.last, self.last_examples) = (output, batch.len());
         Ok(output.loss)
     }
 
     fn validate(&mut self, w: &Vector, watch: &mut Watch<'_>) -> Result<Option<Option<Scores>>> {
-        match self.held_out.clone() {
+        match self.subject.held_out.clone() {
             Some(images) => Ok(self.scores(w, &images, "validation", watch)?.map(Some)),
             None => Ok(Some(None)),
         }
     }
 
     fn test(&mut self, w: &Vector, watch: &mut Watch<'_>) -> Result<Option<Option<Scores>>> {
-        if self.held_out.is_some() {
+        if self.subject.held_out.is_some() {
             return Ok(Some(None));
         }
-        let images = self.test.clone();
+        let images = self.subject.test.clone();
         Ok(self.scores(w, &images, "test", watch)?.map(Some))
     }
 
     fn genotype(&self) -> Genotype {
-        self.config.genotype.clone().into()
+        self.subject.config.genotype.clone().into()
     }
 
     fn weights(&self, w: &[f32]) -> Result<Vec<u8>> {
-        let sections = [(self.network.parameters(), w), (self.network.statistics(), &self.statistics[..])];
-        let genotype = self.genotype().to_json()?;
-        Ok(parameters::save(&sections, Some(("genotype", genotype.trim_end())))?)
+        self.subject.weights(&self.network, w, &self.statistics)
     }
 }
 

@@ -1,224 +1,153 @@
-//! The search for a convolutional cell on a device, step by step: the twin of [`Searcher`](crate::search::Searcher) over images.
-//! Its checkpoints are those of its twin, so that a run goes on wherever it began.
+//! The search for a convolutional cell on a device: the twin of [`ImageSearch`](crate::task::image::search::ImageSearch).
 
-use std::time::Instant;
+use std::sync::Arc;
 
-use darts_bilevel as bilevel;
-use darts_bilevel::device::DeviceSearch;
+use darts_bilevel::device::{DeviceProblem, Evaluation};
 use darts_cells::genotype::Genotype;
-use darts_cuda::{Backend, Memory, Program, Recording, View};
-use darts_data::{Augment, Loader};
+use darts_cuda::{Backend, Memory, Program, View};
+use darts_data::{BadImages, Loader};
+use serde_json::Value;
 
 use super::feed::{DeviceBatch, Feed, send};
+use super::score::Scorer;
 use super::supernet::DeviceSupernet;
-use crate::checkpoint::State;
 use crate::config::SearchConfig;
-use crate::engine::{EpochOutcome, Finish, Learner, StepOutcome, Watch};
+use crate::device::{DeviceSearchTask, DeviceTask};
+use crate::engine::Watch;
 use crate::error::{Error, Result};
 use crate::folder::DataRecord;
-use crate::metrics::Results;
 use crate::options::RunOptions;
-use crate::search::step_error;
-use crate::state;
-use crate::task::image::score::Sum;
 use crate::task::image::search::{STATISTICS, Subject};
 use crate::task::image::size;
-use crate::task::{Scores, Size};
+use crate::task::{Scores, Seen, Size};
 
 /// A convolutional search on a device.
-pub(crate) struct DeviceSearcher {
+pub(crate) struct DeviceImageSearch {
     subject: Subject,
     problem: DeviceSupernet,
-    search: DeviceSearch<DeviceBatch>,
     train: Feed,
     valid: Feed,
-    validation: Validation,
-    epochs: usize,
-    epoch: usize,
-    // Last, for the others' programs live on it.
-    device: Box<dyn Device>,
+    validation: Scorer,
 }
 
-/// A device that a learner can be moved between threads with.
-pub(crate) trait Device: Backend + Send {}
-
-impl<B: Backend + Send> Device for B {}
-
-/// What a validation runs.
-struct Validation {
-    loader: Loader,
-    feed: Feed,
-    /// Programs, by their batch.
-    recordings: Vec<(DeviceBatch, Recording)>,
-    results: View<f64>,
-}
-
-impl DeviceSearcher {
-    /// Finds the data, builds the network, and brings both to the device.
-    pub(crate) fn open(
-        config: &SearchConfig,
-        settings: bilevel::SearchConfig,
-        options: &RunOptions,
-        device: Box<dyn Device>,
-    ) -> Result<Self> {
+impl DeviceImageSearch {
+    /// Finds the data, builds the network, and brings both to the device. Initial w and α come from [`initial`](Self::initial).
+    pub(crate) fn open(config: &SearchConfig, options: &RunOptions, device: &dyn Backend) -> Result<Self> {
         let (subject, network) = Subject::open(config, options)?;
-        let on = &*device as &dyn Backend;
-        let loader = Loader::new(subject.valid_images.clone(), Augment::none(), config.batch_size);
-        let mut batches = vec![config.batch_size];
-        for examples in [subject.train.dataset().len(), subject.valid_images.len()] {
-            batches.extend(Some(examples % config.batch_size).filter(|&rest| rest > 0));
-        }
-        let (w, alphas) = subject.initial(&network);
-        let search = DeviceSearch::new(on, &w, &alphas, settings, options.precision)?;
+        let batch = config.batch_size;
+        let rests = [subject.train.dataset().len() % batch, subject.valid_images.len() % batch];
+        let batches: Vec<usize> = [batch].into_iter().chain(rests.into_iter().filter(|&rest| rest > 0)).collect();
         let statistics = network.initialize(subject.seed).1;
-        let problem = DeviceSupernet::new(on, network, subject.space.operations(), &batches, &statistics)?;
-        let source = |loader: &Loader| subject.in_memory.then(|| send(on, &**loader.dataset())).transpose();
+        let problem = DeviceSupernet::new(device, network, subject.space.operations(), &batches, &statistics)?;
+        let source = |loader: &Loader| subject.in_memory.then(|| send(device, &**loader.dataset())).transpose();
         let (of_train, of_valid) = (source(&subject.train)?, source(&subject.valid)?);
+        let none_bad = Arc::new(BadImages::new(0));
         Ok(Self {
-            train: Feed::new(on, &subject.train, of_train)?,
-            valid: Feed::new(on, &subject.valid, of_valid)?,
-            validation: Validation {
-                feed: Feed::new(on, &loader, of_valid)?,
-                loader,
-                recordings: Vec::new(),
-                results: on.allocate(2)?,
-            },
-            epochs: config.epochs,
-            epoch: 0,
+            train: Feed::new(device, &subject.train, of_train)?,
+            valid: Feed::new(device, &subject.valid, of_valid)?,
+            validation: Scorer::new(device, &subject.valid_images, batch, of_valid, &none_bad)?,
             subject,
             problem,
-            search,
-            device,
         })
+    }
+
+    /// w and α at the start.
+    pub(crate) fn initial(&self) -> (Vec<f32>, Vec<f32>) {
+        self.subject.initial(self.problem.network())
     }
 
     /// What `run.json` says of the data.
     pub(crate) fn record(&self) -> DataRecord {
         self.subject.record()
     }
+}
 
-    fn alphas(&self) -> Result<Vec<f32>> {
-        Ok(self.device.downloaded(self.search.alphas())?)
+impl DeviceProblem for DeviceImageSearch {
+    type Batch = DeviceBatch;
+    type Error = darts_cells::Error;
+
+    fn prepare(&self, program: &mut Program, batch: &DeviceBatch) -> std::result::Result<(), darts_cells::Error> {
+        batch.make(program);
+        Ok(())
     }
 
-    /// Scores of (w, α) on all validation images; None when `watch` asked to stop.
-    fn validate(&mut self, watch: &mut Watch<'_>) -> Result<Option<Scores>> {
-        let device = &*self.device as &dyn Backend;
-        let Validation { loader, feed, recordings, results } = &mut self.validation;
-        let classes = self.problem.network().config().classes;
-        let mut sum = Sum::default();
-        feed.begin(loader.in_order()?);
-        while let Some(batch) = feed.next(device)? {
-            let known = recordings.iter().position(|(known, _)| *known == batch);
-            let index = match known {
-                Some(index) => index,
-                None => {
-                    let mut program = Program::default();
-                    let at = (self.search.weights(), self.search.alphas());
-                    self.problem.lay_down_validation(&mut program, at, &batch, *results)?;
-                    recordings.push((batch.clone(), device.record(&program)?));
-                    recordings.len() - 1
-                }
-            };
-            device.replay(&recordings[index].1)?;
-            let logits = device.downloaded(self.problem.logits(batch.len()))?;
-            sum.add_all(&logits, classes, feed.labels());
-            if watch.evaluating("validation", sum.examples, self.subject.valid_images.len()) {
-                return Ok(None);
-            }
-        }
-        Ok(Some(sum.scores(classes)))
+    fn lay_down(
+        &self,
+        program: &mut Program,
+        evaluation: &Evaluation,
+        batch: &DeviceBatch,
+    ) -> std::result::Result<(), darts_cells::Error> {
+        self.problem.lay_down(program, evaluation, batch)
     }
 }
 
-impl Learner for DeviceSearcher {
-    fn epochs(&self) -> usize {
-        self.epochs
-    }
-
+impl DeviceTask for DeviceImageSearch {
     fn steps(&self, _epoch: usize) -> usize {
         self.subject.train.steps() as usize
     }
 
-    fn start(&mut self, epoch: usize, step: usize) -> Result<()> {
-        self.epoch = epoch;
+    fn start(&mut self, _device: &dyn Backend, epoch: usize, step: usize, total: u64) -> Result<()> {
         let Subject { train, valid, seed, .. } = &self.subject;
         self.train.begin(train.epoch(*seed, epoch as u64)?.skip(step as u64));
         // The validation batches have no epochs: theirs is one stream over the whole run.
         if step != 0 || !self.valid.is_under_way() {
-            self.valid.begin(valid.random_batches(*seed)?.skip(self.search.steps()));
+            self.valid.begin(valid.random_batches(*seed)?.skip(total));
         }
         Ok(())
     }
 
-    fn step(&mut self) -> Result<StepOutcome> {
-        let device = &*self.device as &dyn Backend;
+    fn learning_rate(&self, epoch: usize) -> f64 {
+        self.subject.rate.at(epoch as u64)
+    }
+
+    fn seen(&self, batch: &DeviceBatch, measure: f64) -> Seen {
+        Seen { examples: batch.len() as u64, correct: Some(measure as u64), likelihood: None }
+    }
+
+    fn state(&self) -> Vec<(&'static str, View)> {
+        vec![(STATISTICS, self.problem.statistics())]
+    }
+
+    fn restored(&mut self) {
+        self.train.stop();
+        self.valid.stop();
+    }
+
+    fn size(&self) -> Size {
+        size(self.problem.network())
+    }
+}
+
+impl DeviceSearchTask for DeviceImageSearch {
+    fn next(&mut self, device: &dyn Backend) -> Result<(DeviceBatch, DeviceBatch)> {
         let ended = || Error::Step("the epoch has no further batch".into());
-        let begin = Instant::now();
         let train = self.train.next(device)?.ok_or_else(ended)?;
-        let valid = self.valid.next(device)?.ok_or_else(ended)?;
-        let waited = begin.elapsed();
-        let learning_rate = self.subject.rate.at(self.epoch as u64);
-        let report = self.search.step(device, &self.problem, &train, &valid, learning_rate).map_err(step_error)?;
-        Ok(StepOutcome {
-            train_loss: report.step.train_loss,
-            valid_loss: Some(report.step.valid_loss),
-            correct: Some(report.measure as u64),
-            examples: train.len() as u64,
-            learning_rate,
-            grad_norm: report.step.grad_norm,
-            waited,
+        Ok((train, self.valid.next(device)?.ok_or_else(ended)?))
+    }
+
+    fn validate(
+        &mut self,
+        device: &dyn Backend,
+        (w, alpha): (View, View),
+        watch: &mut Watch<'_>,
+    ) -> Result<Option<Scores>> {
+        let Self { problem, validation, .. } = self;
+        let of = (w, problem.network().config().classes);
+        validation.scores(device, of, "validation", watch, &|program, batch, results| {
+            problem.lay_down_validation(program, (w, alpha), batch, results)
         })
     }
 
-    fn end_epoch(&mut self, epoch: usize, watch: &mut Watch<'_>) -> Result<Option<EpochOutcome>> {
-        let Some(scores) = self.validate(watch)? else { return Ok(None) };
-        Ok(Some(EpochOutcome {
-            valid_loss: Some(scores.loss),
-            valid_accuracy: scores.accuracy,
-            valid_perplexity: scores.perplexity,
-            alphas: Some(self.subject.alphas_line(epoch, &self.alphas()?)),
-        }))
+    fn genotype(&self, alphas: &[f32]) -> Result<Genotype> {
+        self.subject.genotype(alphas)
     }
 
-    fn genotype(&self) -> Result<Genotype> {
-        self.subject.genotype(&self.alphas()?)
+    fn alphas_line(&self, epoch: usize, alphas: &[f32]) -> Value {
+        self.subject.alphas_line(epoch, alphas)
     }
 
-    fn state(&self) -> Result<State> {
-        let device = &*self.device as &dyn Backend;
+    fn weights(&self, device: &dyn Backend, w: &[f32], alphas: &[f32]) -> Result<Vec<u8>> {
         let statistics = device.downloaded(self.problem.statistics())?;
-        let vectors = self.search.vectors(device)?;
-        Ok(state::gather(vectors, self.search.counters(device)?, vec![(STATISTICS.into(), statistics)]))
-    }
-
-    fn restore(&mut self, mut state: State) -> std::result::Result<(), String> {
-        let device = &*self.device as &dyn Backend;
-        let statistics = self.problem.statistics();
-        let shapes = [(STATISTICS.to_owned(), statistics.len)];
-        let own = state::take_task(&mut state, &shapes)?;
-        let (vectors, counters) = state::borrowed(&state);
-        self.search.restore(device, &vectors, &counters).map_err(|error| error.to_string())?;
-        for (_, values) in own {
-            device.upload(statistics, &values).map_err(|error| error.to_string())?;
-        }
-        self.train.stop();
-        self.valid.stop();
-        Ok(())
-    }
-
-    fn finish(&mut self, _watch: &mut Watch<'_>) -> Result<Option<Finish>> {
-        let network = self.problem.network();
-        let Size { parameters, parameters_with_auxiliary, multiply_adds } = size(network);
-        let device = &*self.device as &dyn Backend;
-        let (w, statistics) =
-            (device.downloaded(self.search.weights())?, device.downloaded(self.problem.statistics())?);
-        Ok(Some(Finish {
-            weights: self.subject.weights(network, (&w, &statistics, &self.alphas()?))?,
-            test: Results::default(),
-            parameters,
-            parameters_with_auxiliary,
-            multiply_adds,
-        }))
+        self.subject.weights(self.problem.network(), (w, &statistics, alphas))
     }
 }

@@ -1,15 +1,15 @@
-//! The convolutional search as a bilevel problem on a device: the twin of [`SupernetProblem`](crate::supernet::SupernetProblem).
+//! A supernet with everything that its evaluations need, in device memory: the twin of
+//! [`SupernetProblem`](crate::supernet::SupernetProblem).
 
 use darts_bilevel::Pass;
-use darts_bilevel::device::{DeviceGradients, DeviceProblem, Evaluation};
+use darts_bilevel::device::{DeviceGradients, Evaluation};
+use darts_cells::Error;
 use darts_cells::conv::{ConvNetwork, DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceStatistics, LossConfig};
 use darts_cuda::{Backend, Memory, Program, View, relaxation};
 
 use super::feed::DeviceBatch;
-use crate::error::Result as RunResult;
 
-/// A supernet with everything that its evaluations need, in device memory.
-pub(crate) struct DeviceSupernet {
+pub(super) struct DeviceSupernet {
     network: DeviceConv,
     /// Operations of an edge: columns of α.
     columns: usize,
@@ -21,13 +21,13 @@ pub(crate) struct DeviceSupernet {
 
 impl DeviceSupernet {
     /// A problem over `network`, whose edges have `columns` operations, for batches of these sizes, from these running statistics.
-    pub(crate) fn new(
+    pub(super) fn new(
         device: &dyn Backend,
         network: ConvNetwork,
         columns: usize,
         batches: &[usize],
         statistics: &[f32],
-    ) -> RunResult<Self> {
+    ) -> Result<Self, Error> {
         let weights = network.operation_weights();
         Ok(Self {
             network: DeviceConv::new(device, network, batches)?,
@@ -38,33 +38,40 @@ impl DeviceSupernet {
         })
     }
 
-    /// The network.
-    pub(crate) fn network(&self) -> &ConvNetwork {
+    pub(super) fn network(&self) -> &ConvNetwork {
         self.network.network()
     }
 
-    /// The running statistics.
-    pub(crate) fn statistics(&self) -> View {
+    pub(super) fn statistics(&self) -> View {
         self.statistics
     }
 
-    /// Appends an evaluation of a batch with the running statistics: [`DeviceSupernet::logits`] are what is wanted of it.
-    pub(crate) fn lay_down_validation(
+    /// Appends an evaluation of a batch, as the bilevel problem has it.
+    pub(super) fn lay_down(&self, program: &mut Program, at: &Evaluation, batch: &DeviceBatch) -> Result<(), Error> {
+        relaxation::softmax(program, at.alpha, self.columns, self.weights);
+        let update = (at.pass == Pass::Weight).then_some(self.statistics);
+        let DeviceGradients { w: theta, alpha } = at.gradients;
+        let gradients = DeviceConvGradients { theta, weights: alpha.map(|_| self.d_weights), images: None };
+        let pass = DeviceConvPass { gradients, ..self.pass(at.w, batch, DeviceStatistics::Batch { update }) };
+        self.network.lay_down(program, batch.len(), &pass, at.results)?;
+        if let Some(alpha) = alpha {
+            relaxation::softmax_backward(program, self.weights, self.d_weights, self.columns, alpha);
+        }
+        Ok(())
+    }
+
+    /// Appends an evaluation of a batch with the running statistics; returns where its logits will be.
+    pub(super) fn lay_down_validation(
         &self,
         program: &mut Program,
         (w, alpha): (View, View),
         batch: &DeviceBatch,
         results: View<f64>,
-    ) -> RunResult<()> {
-        batch.make(program);
+    ) -> Result<View, Error> {
         relaxation::softmax(program, alpha, self.columns, self.weights);
         let pass = self.pass(w, batch, DeviceStatistics::Running(self.statistics));
-        Ok(self.network.lay_down(program, batch.len(), &pass, results)?)
-    }
-
-    /// Logits of the last evaluation, which was of `batch` images.
-    pub(crate) fn logits(&self, batch: usize) -> View {
-        self.network.logits(batch)
+        self.network.lay_down(program, batch.len(), &pass, results)?;
+        Ok(self.network.logits(batch.len()))
     }
 
     fn pass(&self, theta: View, batch: &DeviceBatch, statistics: DeviceStatistics) -> DeviceConvPass {
@@ -78,34 +85,5 @@ impl DeviceSupernet {
             loss: LossConfig::default(),
             gradients: DeviceConvGradients::default(),
         }
-    }
-}
-
-impl DeviceProblem for DeviceSupernet {
-    type Batch = DeviceBatch;
-    type Error = darts_cells::Error;
-
-    fn prepare(
-        &self,
-        program: &mut Program,
-        train: &DeviceBatch,
-        valid: &DeviceBatch,
-    ) -> Result<(), darts_cells::Error> {
-        train.make(program);
-        valid.make(program);
-        Ok(())
-    }
-
-    fn lay_down(&self, program: &mut Program, at: &Evaluation, batch: &DeviceBatch) -> Result<(), darts_cells::Error> {
-        relaxation::softmax(program, at.alpha, self.columns, self.weights);
-        let update = (at.pass == Pass::Weight).then_some(self.statistics);
-        let DeviceGradients { w: theta, alpha } = at.gradients;
-        let gradients = DeviceConvGradients { theta, weights: alpha.map(|_| self.d_weights), images: None };
-        let pass = DeviceConvPass { gradients, ..self.pass(at.w, batch, DeviceStatistics::Batch { update }) };
-        self.network.lay_down(program, batch.len(), &pass, at.results)?;
-        if let Some(alpha) = alpha {
-            relaxation::softmax_backward(program, self.weights, self.d_weights, self.columns, alpha);
-        }
-        Ok(())
     }
 }

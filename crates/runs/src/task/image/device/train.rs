@@ -1,0 +1,282 @@
+//! The training of a discrete convolutional network on a device: the twin of
+//! [`ImageTraining`](crate::task::image::train::ImageTraining).
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use darts_bilevel::device::{DeviceProblem, Evaluation};
+use darts_cells::conv::{ConvNetwork, DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceStatistics, LossConfig};
+use darts_cells::genotype::Genotype;
+use darts_cuda::{Backend, Memory, Program, View, vector};
+use darts_data::Dataset;
+
+use super::feed::{DeviceBatch, Feed, send};
+use super::score::Scorer;
+use crate::config::TrainConfig;
+use crate::device::{DeviceTask, DeviceTrainTask};
+use crate::engine::Watch;
+use crate::error::{Error, Result};
+use crate::folder::DataRecord;
+use crate::options::RunOptions;
+use crate::task::image::size;
+use crate::task::image::train::{STATISTICS, Subject, draw_masks};
+use crate::task::{Scores, Seen, Size};
+
+/// The training of a discrete network on a device.
+pub(crate) struct DeviceImageTraining {
+    subject: Subject,
+    network: DeviceConv,
+    statistics: View,
+    /// Room for the masks of a batch, those of its parts one after the other.
+    masks: View,
+    drawn: Vec<f32>,
+    /// Where a batch is cut into parts: the gradient of one, and its results.
+    part: Option<(View, View<f64>)>,
+    train: Feed,
+    held_out: Option<Scorer>,
+}
+
+/// A batch with the masks of its dropped paths, where any are dropped.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct MaskedBatch {
+    batch: DeviceBatch,
+    masks: Option<View>,
+}
+
+impl DeviceImageTraining {
+    /// Finds the data, builds the network, and brings both to the device. Initial w comes from [`initial`](Self::initial).
+    /// Unreadable images are listed in the folder `dir`.
+    pub(crate) fn open(config: &TrainConfig, options: &RunOptions, dir: PathBuf, device: &dyn Backend) -> Result<Self> {
+        let (subject, network) = Subject::open(config, options, dir)?;
+        let part = config.part_size();
+        let sets = [Some(subject.train.dataset()), subject.held_out.as_ref(), Some(&subject.test)];
+        let tolerated = if subject.in_memory { 0 } else { options.max_bad_images };
+        let mut sizes = BTreeSet::new();
+        for (set, batch) in sets.into_iter().flatten().zip([config.batch_size, part, part]) {
+            sizes.extend(
+                batches_of(set.len(), batch, tolerated)
+                    .into_iter()
+                    .flat_map(|len| parts(len, part))
+                    .map(|part| part.len()),
+            );
+        }
+        let sizes: Vec<usize> = sizes.into_iter().collect();
+        let weights = network.parameters().len();
+        let statistics = network.initialize(config.seed).1;
+        let source = |set: &dyn Dataset| subject.in_memory.then(|| send(device, set)).transpose();
+        let train = Feed::new(device, &subject.train, source(&**subject.train.dataset())?)?;
+        let held_out = match &subject.held_out {
+            Some(set) => Some(Scorer::new(device, set, part, source(&**set)?, &subject.bad_images)?),
+            None => None,
+        };
+        Ok(Self {
+            statistics: device.uploaded(&statistics)?,
+            masks: device.allocate(network.droppable().len() * config.batch_size)?,
+            drawn: Vec::new(),
+            part: match config.accumulate {
+                0 | 1 => None,
+                _ => Some((device.allocate(weights)?, device.allocate(2)?)),
+            },
+            network: DeviceConv::new(device, network, &sizes)?,
+            train,
+            held_out,
+            subject,
+        })
+    }
+
+    /// w at the start.
+    pub(crate) fn initial(&self) -> Vec<f32> {
+        self.network().initialize(self.subject.config.seed).0
+    }
+
+    /// What `run.json` says of the data.
+    pub(crate) fn record(&self) -> DataRecord {
+        self.subject.record()
+    }
+
+    fn network(&self) -> &ConvNetwork {
+        self.network.network()
+    }
+
+    /// Appends the pass over the images `part` of a batch.
+    fn lay_down_part(
+        &self,
+        program: &mut Program,
+        at: &Evaluation,
+        MaskedBatch { batch, masks }: &MaskedBatch,
+        part: Range<usize>,
+        (gradient, results): (Option<View>, View<f64>),
+    ) -> std::result::Result<(), darts_cells::Error> {
+        let TrainConfig { label_smoothing, auxiliary_weight, .. } = self.subject.config;
+        let (image, operations) = (batch.images.len / batch.len(), self.network().droppable().len());
+        let pass = DeviceConvPass {
+            images: batch.images.slice(part.start * image..part.end * image),
+            labels: batch.labels.slice(part.clone()),
+            theta: at.w,
+            weights: View::none(),
+            masks: masks.map(|masks| masks.slice(part.start * operations..part.end * operations)),
+            statistics: DeviceStatistics::Batch { update: Some(self.statistics) },
+            loss: LossConfig { label_smoothing, auxiliary_weight },
+            gradients: DeviceConvGradients { theta: gradient, ..DeviceConvGradients::default() },
+        };
+        self.network.lay_down(program, part.len(), &pass, results)
+    }
+}
+
+/// The parts that a batch of `len` is cut into.
+fn parts(len: usize, part: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..len).step_by(part.max(1)).map(move |start| start..len.min(start + part))
+}
+
+/// Sizes of the batches of `len` examples, of which so many may turn out to be unreadable.
+fn batches_of(len: usize, batch: usize, tolerated: usize) -> Vec<usize> {
+    let mut sizes = Vec::new();
+    for whole in [len.min(batch), len % batch.max(1)].into_iter().filter(|&size| size > 0) {
+        sizes.extend(whole.saturating_sub(tolerated).max(1)..=whole);
+    }
+    sizes
+}
+
+impl DeviceProblem for DeviceImageTraining {
+    type Batch = MaskedBatch;
+    type Error = darts_cells::Error;
+
+    fn prepare(&self, program: &mut Program, batch: &MaskedBatch) -> std::result::Result<(), darts_cells::Error> {
+        batch.batch.make(program);
+        Ok(())
+    }
+
+    fn lay_down(
+        &self,
+        program: &mut Program,
+        at: &Evaluation,
+        batch: &MaskedBatch,
+    ) -> std::result::Result<(), darts_cells::Error> {
+        let (len, part) = (batch.batch.len(), self.subject.config.part_size());
+        let (Some((own, results)), Some(gradient), true) = (self.part, at.gradients.w, len > part) else {
+            return self.lay_down_part(program, at, batch, 0..len, (at.gradients.w, at.results));
+        };
+        vector::fill(program, gradient, 0.0);
+        let number = |view: View<f64>, index: usize| view.slice(index..index + 1);
+        for (index, range) in parts(len, part).enumerate() {
+            let share = range.len() as f64 / len as f64;
+            self.lay_down_part(program, at, batch, range, (Some(own), results))?;
+            vector::axpy(program, gradient, share, own);
+            for (which, factor) in [(0, share), (1, 1.0)] {
+                let (sum, term) = (number(at.results, which), (factor, number(results, which)));
+                match index {
+                    0 => vector::combine(program, sum, &[term]),
+                    _ => vector::combine(program, sum, &[(1.0, sum), term]),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl DeviceTask for DeviceImageTraining {
+    fn steps(&self, _epoch: usize) -> usize {
+        self.subject.train.steps() as usize
+    }
+
+    fn start(&mut self, _device: &dyn Backend, epoch: usize, step: usize, _total: u64) -> Result<()> {
+        let batches = self.subject.train.epoch(self.subject.config.seed, epoch as u64)?;
+        self.train.begin(batches.skip(step as u64));
+        Ok(())
+    }
+
+    fn learning_rate(&self, epoch: usize) -> f64 {
+        self.subject.learning_rate(epoch)
+    }
+
+    fn seen(&self, batch: &MaskedBatch, measure: f64) -> Seen {
+        Seen { examples: batch.batch.len() as u64, correct: Some(measure as u64), likelihood: None }
+    }
+
+    fn state(&self) -> Vec<(&'static str, View)> {
+        vec![(STATISTICS, self.statistics)]
+    }
+
+    fn restored(&mut self) {
+        self.train.stop();
+    }
+
+    fn size(&self) -> Size {
+        size(self.network())
+    }
+}
+
+impl DeviceTrainTask for DeviceImageTraining {
+    fn next(&mut self, device: &dyn Backend, at: (usize, usize)) -> Result<MaskedBatch> {
+        let ended = || Error::Step("the epoch has no further batch".into());
+        let batch = self.train.next(device)?.ok_or_else(ended)?;
+        let (len, part) = (batch.len(), self.subject.config.part_size());
+        draw_masks(&self.subject.config, self.network.network().droppable().len(), at, len, &mut self.drawn);
+        let masks = match self.drawn.is_empty() {
+            true => None,
+            false => {
+                let masks = self.masks.slice(0..self.drawn.len());
+                if len > part {
+                    let rows = |range: Range<usize>| self.drawn.chunks_exact(len).map(move |row| &row[range.clone()]);
+                    let by_part: Vec<f32> = parts(len, part).flat_map(rows).flatten().copied().collect();
+                    device.upload(masks, &by_part)?;
+                } else {
+                    device.upload(masks, &self.drawn)?;
+                }
+                Some(masks)
+            }
+        };
+        Ok(MaskedBatch { batch, masks })
+    }
+
+    fn validate(&mut self, device: &dyn Backend, w: View, watch: &mut Watch<'_>) -> Result<Option<Option<Scores>>> {
+        let Self { network, statistics, held_out, .. } = self;
+        let Some(scorer) = held_out else { return Ok(Some(None)) };
+        Ok(scores(scorer, device, network, (w, *statistics), "validation", watch)?.map(Some))
+    }
+
+    fn test(&mut self, device: &dyn Backend, w: View, watch: &mut Watch<'_>) -> Result<Option<Option<Scores>>> {
+        if self.held_out.is_some() {
+            return Ok(Some(None));
+        }
+        let Subject { test, bad_images, config, in_memory, .. } = &self.subject;
+        let source = in_memory.then(|| send(device, &**test)).transpose()?;
+        let mut scorer = Scorer::new(device, test, config.part_size(), source, bad_images)?;
+        Ok(scores(&mut scorer, device, &self.network, (w, self.statistics), "test", watch)?.map(Some))
+    }
+
+    fn genotype(&self) -> Genotype {
+        self.subject.config.genotype.clone().into()
+    }
+
+    fn weights(&self, device: &dyn Backend, w: &[f32]) -> Result<Vec<u8>> {
+        self.subject.weights(self.network(), w, &device.downloaded(self.statistics)?)
+    }
+}
+
+/// Scores of a discrete network at (w, running statistics) on a set of images; None when `watch` asked to stop.
+pub(crate) fn scores(
+    scorer: &mut Scorer,
+    device: &dyn Backend,
+    network: &DeviceConv,
+    (theta, statistics): (View, View),
+    what: &str,
+    watch: &mut Watch<'_>,
+) -> Result<Option<Scores>> {
+    let of = (theta, network.network().config().classes);
+    scorer.scores(device, of, what, watch, &|program, batch, results| {
+        let pass = DeviceConvPass {
+            images: batch.images,
+            labels: batch.labels,
+            theta,
+            weights: View::none(),
+            masks: None,
+            statistics: DeviceStatistics::Running(statistics),
+            loss: LossConfig::default(),
+            gradients: DeviceConvGradients::default(),
+        };
+        network.lay_down(program, batch.len(), &pass, results)?;
+        Ok(network.logits(batch.len()))
+    })
+}
