@@ -16,6 +16,7 @@
 mod memory;
 mod native;
 mod orders;
+mod test_device;
 
 use std::cell::RefCell;
 
@@ -23,7 +24,8 @@ use darts_cuda::{Backend, Error, Launch, Program, Result};
 
 use crate::memory::Allocations;
 pub use crate::native::{Entry, entries};
-pub use crate::orders::{Bits, Disagreement, ORDERS, compare_orders, in_all_orders};
+pub use crate::orders::{Bits, Disagreement, ORDERS, compare_orders, in_all_orders, in_emulated_orders};
+pub use crate::test_device::TestDevice;
 
 /// The folder of a `libcuda.so` that is this emulator. With it in LD_LIBRARY_PATH a program that looks for NVIDIA's driver
 /// finds a device that computes on the CPU; `src/fake_driver.cpp` says what DARTS_FAKE_CUDA sets.

@@ -12,7 +12,7 @@ use crate::native::Mapping;
 const ALIGNMENT: usize = 16;
 
 /// What memory is filled with: NaN in every floating-point format.
-const POISON: u8 = 0xff;
+pub(crate) const POISON: u8 = 0xff;
 
 /// The allocations of one device, by address.
 #[derive(Default)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Emulator, Order};
+use crate::{Emulator, Order, TestDevice};
 
 /// The orders that [`in_all_orders`] runs.
 pub const ORDERS: [Order; 4] = [Order::Forward, Order::Reverse, Order::Random(1), Order::Random(2)];
@@ -74,20 +74,21 @@ impl fmt::Display for Disagreement {
     }
 }
 
-/// Runs `test` on a fresh device for each of [`ORDERS`]: it uploads, runs programs and returns what it downloads.
-///
-/// # Errors
-/// The first [`Disagreement`].
-pub fn compare_orders<R: Bits>(mut test: impl FnMut(&Emulator) -> R) -> Result<R, Disagreement> {
+/// Runs `test` on a fresh device for each of `orders`, which `device` makes.
+fn compare<D, R: Bits>(
+    orders: &[Order],
+    device: impl Fn(Order) -> D,
+    mut test: impl FnMut(&D) -> R,
+) -> Result<R, Disagreement> {
     let bits = |result: &R| {
         let mut bits = Vec::new();
         result.for_each(&mut |x| bits.push(x));
         bits
     };
-    let result = test(&Emulator::new(ORDERS[0]));
+    let result = test(&device(orders[0]));
     let expected = bits(&result);
-    for order in ORDERS.into_iter().skip(1) {
-        let found = bits(&test(&Emulator::new(order)));
+    for &order in &orders[1..] {
+        let found = bits(&test(&device(order)));
         let differs = |&i: &usize| expected.get(i) != found.get(i);
         if let Some(index) = (0..expected.len().max(found.len())).find(differs) {
             let (forward, other) = (expected.get(index).copied(), found.get(index).copied());
@@ -97,11 +98,33 @@ pub fn compare_orders<R: Bits>(mut test: impl FnMut(&Emulator) -> R) -> Result<R
     Ok(result)
 }
 
-/// [`compare_orders`] for tests: the result, which is the same bits in every order.
+/// Runs `test` on a fresh emulator for each of [`ORDERS`]: it uploads, runs programs and returns what it downloads.
+///
+/// # Errors
+/// The first [`Disagreement`].
+pub fn compare_orders<R: Bits>(test: impl FnMut(&Emulator) -> R) -> Result<R, Disagreement> {
+    compare(&ORDERS, Emulator::new, test)
+}
+
+/// [`compare_orders`] for tests of what the emulator alone has: the result, which is the same bits in every order.
 ///
 /// # Panics
 /// If it is not.
 #[track_caller]
-pub fn in_all_orders<R: Bits>(test: impl FnMut(&Emulator) -> R) -> R {
+pub fn in_emulated_orders<R: Bits>(test: impl FnMut(&Emulator) -> R) -> R {
     compare_orders(test).unwrap_or_else(|disagreement| panic!("{disagreement}"))
+}
+
+/// The result of a test of kernels, which is the same bits in every order. On a GPU ([`TestDevice`]): launched one by one, as
+/// graphs, and launched again.
+///
+/// # Panics
+/// If it is not.
+#[track_caller]
+pub fn in_all_orders<R: Bits>(test: impl FnMut(&TestDevice) -> R) -> R {
+    let orders: &[Order] = match TestDevice::gpu() {
+        Some(_) => &[Order::Forward, Order::Reverse, Order::Forward],
+        None => &ORDERS,
+    };
+    compare(orders, TestDevice::new, test).unwrap_or_else(|disagreement| panic!("{disagreement}"))
 }

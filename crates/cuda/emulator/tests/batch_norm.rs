@@ -6,7 +6,7 @@ mod common;
 
 use common::{assert_close, numbers, upload};
 use darts_cuda::{Backend, Memory, Program, View, batch_norm};
-use darts_cuda_emulator::{Emulator, in_all_orders};
+use darts_cuda_emulator::{TestDevice, in_all_orders};
 use darts_ops::batch_norm as reference;
 
 const COUNT: usize = 12;
@@ -65,7 +65,7 @@ fn coefficients(c: usize, action: impl FnOnce(reference::Coefficients)) -> Vec<f
     all
 }
 
-fn on_device(device: &Emulator, norm: &Norm, affine: bool) -> (Option<View>, Option<View>, [View; 2], View) {
+fn on_device(device: &TestDevice, norm: &Norm, affine: bool) -> (Option<View>, Option<View>, [View; 2], View) {
     let [gamma, beta] = [&norm.gamma, &norm.beta].map(|v| affine.then(|| upload(device, v)));
     let running = norm.running.each_ref().map(|v| upload(device, v));
     (gamma, beta, running, device.allocate(4 * norm.c).unwrap())

@@ -7,7 +7,7 @@ mod common;
 
 use common::{assert_close, assert_sums_close, device_images, numbers, shapes, upload};
 use darts_cuda::{self as cuda, Backend, Memory, Program, View, conv};
-use darts_cuda_emulator::{Emulator, in_all_orders};
+use darts_cuda_emulator::{TestDevice, in_all_orders};
 use darts_ops::conv::{Activation, Branch, ConvShape, Gradients, Input, reference};
 use darts_ops::{Affine, BnTerm, Images, Upstream, UpstreamTerm, Write};
 
@@ -133,7 +133,7 @@ impl Case {
         ((z, sums), (weights, d_parts, du_sums))
     }
 
-    fn on_device(&self, device: &Emulator, activate: Activate) -> Results {
+    fn on_device(&self, device: &TestDevice, activate: Activate) -> Results {
         let up = |values: &[f32]| upload(device, values);
         let (images, out) = (device_images(self.images), device_images(self.out()));
         let parts: Vec<View> = self.parts.iter().map(|part| up(part)).collect();

@@ -6,7 +6,7 @@ mod common;
 
 use common::{assert_close, device_images, numbers, shapes, upload};
 use darts_cuda::{Backend, Memory, Program, View, Write, fill, head};
-use darts_cuda_emulator::{Emulator, in_all_orders};
+use darts_cuda_emulator::{TestDevice, in_all_orders};
 use darts_ops::Images;
 use darts_ops::head as reference;
 
@@ -67,7 +67,7 @@ fn emulator_global_average_pool_backward_matches_darts_ops() {
 }
 
 /// d_logits and [loss | right answers] after a main head and an auxiliary head of weight 0.4 with the same logits.
-fn losses(device: &Emulator, logits: &[f32], labels: &[u32], label_smoothing: f64) -> (Vec<f32>, Vec<f64>) {
+fn losses(device: &TestDevice, logits: &[f32], labels: &[u32], label_smoothing: f64) -> (Vec<f32>, Vec<f64>) {
     let (d_logits, result) = (device.allocate(logits.len()).unwrap(), device.allocate(2).unwrap());
     let samples = device.allocate(2 * labels.len()).unwrap();
     let (logits, labels) = (upload(device, logits), device.uploaded(labels).unwrap());

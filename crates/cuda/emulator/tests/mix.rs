@@ -6,7 +6,7 @@ mod common;
 
 use common::{assert_close, assert_sums_close, device_images, numbers, shapes, upload};
 use darts_cuda::{Backend, Memory, Program, View, Write, mix};
-use darts_cuda_emulator::{Emulator, in_all_orders};
+use darts_cuda_emulator::{TestDevice, in_all_orders};
 use darts_ops::Images;
 use darts_ops::mix::reference;
 
@@ -62,7 +62,7 @@ impl Case {
         node
     }
 
-    fn forward(&self, device: &Emulator, start: &[f32], write: Write) -> Vec<f32> {
+    fn forward(&self, device: &TestDevice, start: &[f32], write: Write) -> Vec<f32> {
         let (sample_scale, weights) = (upload(device, &self.sample_scale), upload(device, &self.weight));
         let term = |t: usize| mix::Term {
             z: upload(device, &self.z[t]),
@@ -79,7 +79,7 @@ impl Case {
         device.downloaded(node).unwrap()
     }
 
-    fn reduce(&self, device: &Emulator, dnode: &[f32]) -> Vec<Vec<f64>> {
+    fn reduce(&self, device: &TestDevice, dnode: &[f32]) -> Vec<Vec<f64>> {
         let images = device_images(self.images);
         let sample_scale = upload(device, &self.sample_scale);
         let term = |t: usize| mix::ReduceTerm {

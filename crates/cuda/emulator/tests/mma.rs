@@ -4,7 +4,7 @@
 #![cfg(unix)]
 
 use darts_cuda::{Backend, Kernel, Memory, Program, args};
-use darts_cuda_emulator::{Emulator, Order, in_all_orders};
+use darts_cuda_emulator::{Emulator, Order, in_emulated_orders};
 
 static BF16: Kernel = Kernel::new("test_mma_bf16", 32);
 static TF32: Kernel = Kernel::new("test_mma_tf32", 32);
@@ -63,7 +63,7 @@ fn emulator_mma_bf16_matches_reference_for_every_way_to_load() {
             let stored_a = if a_transposed { transpose(&a) } else { a.clone() };
             let stored_b = if b_transposed { b.clone() } else { transpose(&b) };
             let transposed = [a_transposed, b_transposed];
-            let found = in_all_orders(|device| run(device, &BF16, &stored_a, &stored_b, transposed).unwrap());
+            let found = in_emulated_orders(|device| run(device, &BF16, &stored_a, &stored_b, transposed).unwrap());
             assert_eq!(found, product(&a, &b), "transposed: {transposed:?}");
         }
     }
@@ -72,7 +72,7 @@ fn emulator_mma_bf16_matches_reference_for_every_way_to_load() {
 #[test]
 fn emulator_mma_tf32_matches_reference_and_refuses_operands_that_are_not_rounded() {
     let (a, b) = (matrix(3), matrix(4));
-    let found = in_all_orders(|device| run(device, &TF32, &a, &b, [false; 2]).unwrap());
+    let found = in_emulated_orders(|device| run(device, &TF32, &a, &b, [false; 2]).unwrap());
     assert_eq!(found, product(&a, &b));
     let thirds: Vec<f32> = a.iter().map(|x| x / 3.0).collect();
     let error = run(&Emulator::new(Order::Forward), &TF32, &thirds, &b, [true, false]).unwrap_err().to_string();
@@ -95,7 +95,7 @@ fn emulator_conversions_and_exchanges_match_reference() {
     let mut values: Vec<f32> = bf16.iter().map(|(x, _)| *x).chain(tf32.iter().map(|(x, _)| *x)).collect();
     values.resize(31, 0.0);
     values.push(f32::NAN);
-    let found = in_all_orders(|device| run(device, &CONVERSIONS, &values, &[], [false; 2]).unwrap());
+    let found = in_emulated_orders(|device| run(device, &CONVERSIONS, &values, &[], [false; 2]).unwrap());
     for (i, (value, expected)) in bf16.iter().enumerate() {
         assert_eq!(found[i], *expected, "{value} in bfloat16");
     }

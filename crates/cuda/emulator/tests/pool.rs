@@ -6,7 +6,7 @@ mod common;
 
 use common::{assert_close, assert_sums_close, device_images, numbers, shapes, upload};
 use darts_cuda::{Backend, Memory, Program, View, Write, pool};
-use darts_cuda_emulator::{Emulator, in_all_orders};
+use darts_cuda_emulator::{TestDevice, in_all_orders};
 use darts_ops::pool::{PoolKind, PoolShape, reference};
 use darts_ops::{BnTerm, Images, Upstream, UpstreamTerm};
 
@@ -38,7 +38,7 @@ fn coarse(len: usize, seed: u64) -> Vec<f32> {
     numbers(len, seed).into_iter().map(|x| (x * 4.0).round() / 2.0).collect()
 }
 
-fn forward(device: &Emulator, images: Images, x: &[f32], shapes: &[PoolShape]) -> Vec<(Vec<f32>, Vec<f64>)> {
+fn forward(device: &TestDevice, images: Images, x: &[f32], shapes: &[PoolShape]) -> Vec<(Vec<f32>, Vec<f64>)> {
     let (x, on_device) = (upload(device, x), device_images(images));
     let mut scratch = 0;
     let units: Vec<pool::Forward> = shapes
@@ -123,7 +123,7 @@ impl Gradients {
         reference::backward(images, x, shape, upstream, dx, write);
     }
 
-    fn terms(&self, device: &Emulator) -> [pool::Term; 2] {
+    fn terms(&self, device: &TestDevice) -> [pool::Term; 2] {
         let [b0, d0, b1, d1] = self.bn.each_ref().map(|values| upload(device, values));
         let [first, second] = self.grads.each_ref().map(|values| upload(device, values));
         let sample_scale = Some(upload(device, &self.sample_scale));

@@ -6,9 +6,9 @@ mod common;
 
 use common::{numbers, upload};
 use darts_cuda::{Backend, Memory, Program, relaxation};
-use darts_cuda_emulator::{Emulator, in_all_orders};
+use darts_cuda_emulator::{TestDevice, in_all_orders};
 
-fn softmax(device: &Emulator, alphas: &[f32], columns: usize) -> Vec<f32> {
+fn softmax(device: &TestDevice, alphas: &[f32], columns: usize) -> Vec<f32> {
     let (alphas, weights) = (upload(device, alphas), device.allocate(alphas.len()).unwrap());
     let mut program = Program::default();
     relaxation::softmax(&mut program, alphas, columns, weights);

@@ -7,7 +7,7 @@ mod common;
 
 use common::{assert_close, assert_sums_close, device_images, upload};
 use darts_cuda::{self as cuda, Backend, Memory, Program, View, sep_unit};
-use darts_cuda_emulator::{Emulator, in_all_orders};
+use darts_cuda_emulator::{TestDevice, in_all_orders};
 use darts_ops::sep_unit::{UnitBackward, UnitForward, UnitShape, reference};
 use darts_ops::{Affine, BnTerm, Images, Upstream, UpstreamTerm, Write};
 
@@ -129,7 +129,7 @@ fn shape_of(shape: UnitShape) -> sep_unit::UnitShape {
     sep_unit::UnitShape { kernel, stride, dilation, c_in, c_out }
 }
 
-fn on_device(device: &Emulator, images: Images, inputs: &[Input]) -> Results {
+fn on_device(device: &TestDevice, images: Images, inputs: &[Input]) -> Results {
     let up = |values: &[f32]| upload(device, values);
     let floats = |len: usize| -> View { device.allocate(len).unwrap() };
     let doubles = |len: usize| -> View<f64> { device.allocate(len).unwrap() };

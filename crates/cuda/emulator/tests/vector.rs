@@ -6,7 +6,7 @@
 use candle_core::Device;
 use darts_cuda::vector::{self as device_vector, AdamState, AveragedState, FiniteDifference, Scalar};
 use darts_cuda::{Backend, Memory, Program, View};
-use darts_cuda_emulator::{Emulator, in_all_orders};
+use darts_cuda_emulator::{TestDevice, in_all_orders};
 use darts_ops::vector::{AdamStep, SgdStep, Vector};
 
 /// Empty, single, odd, and around one and several blocks of threads.
@@ -29,12 +29,12 @@ fn host(values: &[f32]) -> Vector {
 
 /// A program of a device, with a short way to its memory.
 struct Run<'a> {
-    device: &'a Emulator,
+    device: &'a TestDevice,
     program: Program,
 }
 
 impl<'a> Run<'a> {
-    fn on(device: &'a Emulator) -> Self {
+    fn on(device: &'a TestDevice) -> Self {
         Self { device, program: Program::default() }
     }
 

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "every test file has its own copy and uses what it needs")]
 
 use darts_cuda::{Memory, View};
-use darts_cuda_emulator::Emulator;
+use darts_cuda_emulator::TestDevice;
 use darts_ops::Images;
 
 /// `len` numbers in (−1, 1), different for every `seed`.
@@ -32,7 +32,7 @@ pub(crate) fn device_images(images: Images) -> darts_cuda::Images {
 }
 
 /// The numbers on the device.
-pub(crate) fn upload(device: &Emulator, values: &[f32]) -> View {
+pub(crate) fn upload(device: &TestDevice, values: &[f32]) -> View {
     device.uploaded(values).unwrap()
 }
 

@@ -12,7 +12,7 @@ use darts_cells::recurrent::{
 use darts_cells::relaxation::Relaxation;
 use darts_cells::space::RecurrentSpace;
 use darts_cuda::{Memory, Precision, View};
-use darts_cuda_emulator::{Emulator, Order};
+use darts_cuda_emulator::{Order, TestDevice};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -115,7 +115,7 @@ fn check(path: &Path) {
         embedding_rows: rows.as_deref(),
     };
 
-    let device = Emulator::new(Order::Forward);
+    let device = TestDevice::new(Order::Forward);
     let up = |values: &[f32]| device.uploaded(values).unwrap();
     let down = |view: View| device.downloaded(view).unwrap();
     let room = |len| -> View { device.allocate(len).unwrap() };

@@ -2,7 +2,7 @@
 
 use darts_cuda::matmul::{Division, Matrix, Tile, multiply, multiply_divided, scratch_len};
 use darts_cuda::{Backend, Memory, Precision, Program, View, Write};
-use darts_cuda_emulator::{Emulator, in_all_orders};
+use darts_cuda_emulator::{TestDevice, in_all_orders};
 use darts_ops::matmul as reference;
 
 use crate::{close, values};
@@ -47,7 +47,7 @@ impl Case {
         values(self.m * (self.n + GAP), 3)
     }
 
-    fn run(self, device: &Emulator, division: Option<Division>) -> Vec<f32> {
+    fn run(self, device: &TestDevice, division: Option<Division>) -> Vec<f32> {
         let Self { precision, m, k, n, transposed, write, scaled } = self;
         let [a, b] = [(m * k, 1), (k * n, 2)].map(|(len, seed)| device.uploaded(&values(len, seed)).unwrap());
         let out = device.uploaded(&self.out()).unwrap();

@@ -10,7 +10,7 @@ use darts_cells::recurrent::{
 };
 use darts_cells::space::RecurrentSpace;
 use darts_cuda::{Memory, Precision, View};
-use darts_cuda_emulator::{Emulator, Order, in_all_orders};
+use darts_cuda_emulator::{Order, TestDevice, in_all_orders};
 
 use crate::{close, values};
 
@@ -129,7 +129,7 @@ impl Model {
         Output { loss, hidden, statistics, d_theta, d_weights, d_hidden }
     }
 
-    fn on<'a>(&'a self, device: &'a Emulator, steps: usize) -> OnDevice<'a> {
+    fn on<'a>(&'a self, device: &'a TestDevice, steps: usize) -> OnDevice<'a> {
         let network = DeviceRecurrent::new(device, self.network.clone(), self.batch, steps, Mode::Training).unwrap();
         let up = |values: &[f32]| device.uploaded(values).unwrap();
         let room = |len| device.allocate(len).unwrap();
@@ -190,7 +190,7 @@ fn compare(name: &str, loss: LossOutput, found: &[Vec<f32>], expected: &Output) 
 
 /// A model in device memory.
 struct OnDevice<'a> {
-    device: &'a Emulator,
+    device: &'a TestDevice,
     model: &'a Model,
     network: DeviceRecurrent,
     theta: View,
@@ -263,7 +263,7 @@ fn emulator_discrete_networks_match_the_cpu() {
 fn emulator_rounded_factors_change_gradients_by_their_rounding() {
     let model = Model::discrete("DARTS_V1", 11, 17, 3);
     let text = model.text(2, 110, true);
-    let device = Emulator::new(Order::Forward);
+    let device = TestDevice::new(Order::Forward);
     let mut on_device = model.on(&device, 2);
     let exact = on_device.run(&text, Use::Batch);
     // Units in the last place of a factor: 2⁻¹¹ and 2⁻⁸, through several layers.
@@ -284,7 +284,7 @@ fn emulator_rounded_factors_change_gradients_by_their_rounding() {
 fn emulator_sequences_of_any_length_share_the_buffers() {
     // A batch norm of two rows makes ±1 of anything, and gradients of rounding errors.
     let model = Model::supernet(9, 6, 4);
-    let device = Emulator::new(Order::Forward);
+    let device = TestDevice::new(Order::Forward);
     let mut on_device = model.on(&device, 4);
     // Longer, shorter, longer again: a program for each, and nothing left of the one before.
     for (steps, seed, dropout) in [(4, 50, true), (1, 60, false), (3, 70, true), (4, 80, false), (4, 50, true)] {
@@ -300,7 +300,7 @@ fn emulator_gradients_that_are_not_asked_for_are_not_written() {
     let model = Model::supernet(7, 4, 2);
     let text = model.text(2, 90, true);
     let expected = model.expected(&text, Use::Batch);
-    let device = Emulator::new(Order::Reverse);
+    let device = TestDevice::new(Order::Reverse);
     let mut on_device = model.on(&device, 2);
     let mut sequence = on_device.network.sequence(&device).unwrap();
     on_device.network.upload(&device, &mut sequence, &text.tokens, &text.targets, &masks(&text.masks)).unwrap();
@@ -332,7 +332,7 @@ fn emulator_a_text_is_scored_in_pieces_with_the_state_carried_on_the_device() {
     let model = Model::supernet(11, 8, 2);
     let text = model.text(5, 100, false);
     let expected = model.expected(&text, Use::Running);
-    let device = Emulator::new(Order::Forward);
+    let device = TestDevice::new(Order::Forward);
     let mut network = DeviceRecurrent::new(&device, model.network.clone(), 2, 3, Mode::Inference).unwrap();
     let mut sequence = network.sequence(&device).unwrap();
     let hidden = device.uploaded(&model.hidden).unwrap();
@@ -362,7 +362,7 @@ fn emulator_a_text_is_scored_in_pieces_with_the_state_carried_on_the_device() {
 #[test]
 fn emulator_arguments_that_do_not_fit_are_refused_by_name() {
     let model = Model::supernet(5, 3, 2);
-    let device = Emulator::new(Order::Forward);
+    let device = TestDevice::new(Order::Forward);
     let mut on_device = model.on(&device, 2);
     let network = &mut on_device.network;
     let mut sequence = network.sequence(&device).unwrap();

@@ -3,7 +3,7 @@
 use darts_cuda::recurrent_node::{self, Edge, EdgeBackward, Masked, Mix, NodeShape, d_mix_len};
 use darts_cuda::recurrent_node::{Normalization, NormalizationBackward};
 use darts_cuda::{Backend, Memory, Program, View, Write};
-use darts_cuda_emulator::{Emulator, in_all_orders};
+use darts_cuda_emulator::{TestDevice, in_all_orders};
 use darts_ops::recurrent_node as reference;
 
 use crate::{close, values};
@@ -75,7 +75,7 @@ impl Case {
         [values(self.hidden, 1), values(self.hidden, 2).iter().map(|v| v.abs() + 0.2).collect()].concat()
     }
 
-    fn run(&self, device: &Emulator) -> Output {
+    fn run(&self, device: &TestDevice) -> Output {
         let (shape, count) = (NodeShape { batch: self.batch, hidden: self.hidden }, self.kinds.len());
         let up = |values: &[f32]| device.uploaded(values).unwrap();
         let room = |len| -> View { device.allocate(len).unwrap() };

@@ -2,7 +2,7 @@
 
 use darts_cuda::tied_decoder::{Decoder, DecoderGradients, Scratch, chunk_len, log_probabilities, loss, scratch_len};
 use darts_cuda::{Backend, Memory, Precision, Program, View};
-use darts_cuda_emulator::{Emulator, in_all_orders};
+use darts_cuda_emulator::{TestDevice, in_all_orders};
 use darts_ops::tied_decoder as reference;
 
 use crate::{close, values};
@@ -43,7 +43,7 @@ impl Case {
     }
 
     /// nll, gradients of output, weight and bias, logarithms of probabilities.
-    fn run(&self, device: &Emulator, wanted: Wanted) -> (Vec<f64>, Vec<Vec<f32>>) {
+    fn run(&self, device: &TestDevice, wanted: Wanted) -> (Vec<f64>, Vec<Vec<f32>>) {
         let Self { rows, vocabulary, hidden, .. } = *self;
         let up = |values: &[f32]| device.uploaded(values).unwrap();
         let room = |len| -> View { device.allocate(len).unwrap() };
@@ -115,7 +115,7 @@ fn emulator_gradients_of_several_chunks_add_up() {
     // 1024 rows is the most that a chunk has.
     let case = Case::new(1030, 18, 3);
     assert_eq!(chunk_len(case.vocabulary, case.rows), 1024 * case.vocabulary);
-    let (_, found) = case.run(&Emulator::new(darts_cuda_emulator::Order::Forward), Wanted::All);
+    let (_, found) = case.run(&TestDevice::new(darts_cuda_emulator::Order::Forward), Wanted::All);
     let decoder = reference::Decoder { weight: &case.weight, bias: &case.bias };
     let mut chunk = vec![0.0; reference::chunk_len(case.vocabulary, case.rows)];
     let (mut d_output, mut d_weight, mut d_bias) = (vec![0.0; 3090], vec![0.0; 54], vec![0.0; 18]);
