@@ -12,7 +12,7 @@ use darts_cells::genotype::named;
 use darts_cells::relaxation::Relaxation;
 use darts_cells::space::ConvSpace;
 use darts_cuda::{Backend, Memory, Program, View};
-use darts_cuda_emulator::{Emulator, Order};
+use darts_cuda_emulator::{Order, TestDevice};
 
 struct Case {
     network: ConvNetwork,
@@ -79,7 +79,7 @@ impl Case {
         network.forward(&mut ws, &input, Statistics::Running(&self.statistics)).unwrap();
         let evaluated = network.logits(&ws).to_vec();
 
-        let device = Emulator::new(Order::Forward);
+        let device = TestDevice::new(Order::Forward);
         let up = |values: &[f32]| -> View { device.uploaded(values).unwrap() };
         // A buffer for a larger batch as well: what is not used must not be touched.
         let on_device = DeviceConv::new(&device, network.clone(), &[batch, batch + 1]).unwrap();
@@ -174,7 +174,7 @@ fn emulator_network_with_the_stem_of_imagenet_is_the_cpus() {
 #[test]
 fn emulator_passes_refuse_what_was_not_planned() {
     let case = Case::supernet(&tiny());
-    let device = Emulator::new(Order::Forward);
+    let device = TestDevice::new(Order::Forward);
     let error = DeviceConv::new(&device, case.network.clone(), &[]).unwrap_err().to_string();
     assert!(error.contains("the batches"), "{error}");
     let on_device = DeviceConv::new(&device, case.network.clone(), &[2]).unwrap();
