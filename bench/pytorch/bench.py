@@ -2,13 +2,16 @@
 
 ``python bench.py --case conv-search-weight-step --variant channels-last --threads 2 --steps 5``
 
-Sizes are the paper's unless options say otherwise; everything is float32 on the CPU. Seconds are those of each step
-after the warm-up; ``loss`` and ``gradient_norm`` are those of the first step, so that variants can be compared with
+Sizes are the paper's unless options say otherwise; everything is float32, but for the variants with bf16 in their name, which
+multiply under autocast. ``--device cuda`` takes a GPU, with cuDNN choosing its algorithms by trial and PyTorch's defaults for
+TF32 (convolutions may, products may not). Seconds are those of each step after the warm-up, with the device done; ``loss`` and ``gradient_norm`` are those of the first step, so that variants can be compared with
 each other (all start from the same weights and draw the same masks). Run one process for each case: ``peak_bytes`` is the
-process's, of which ``imported_bytes`` are there before any work, most of it the library itself.
+process's, of which ``imported_bytes`` are there before any work, most of it the library itself; on a GPU it is what was
+allocated there.
 """
 
 import argparse
+import contextlib
 import json
 import resource
 import sys
@@ -27,6 +30,8 @@ from bilevel import Virtual
 
 Step = Callable[[], tuple[Tensor, Tensor] | None]
 LAYOUTS = ("default", "channels-last", "compile")
+ON_GPU = ("bf16", "compile-bf16", "graph")
+"""Variants for a GPU alone: autocast (images channels-last), the same compiled, and the whole step as one CUDA graph."""
 CONV_LR, CONV_WEIGHT_DECAY, CONV_CLIP, MOMENTUM = 0.025, 3e-4, 5.0, 0.9
 RNN_LR, RNN_CLIP, TEMPORAL = 20.0, 0.25, 1e-3
 SEARCH_WEIGHT_DECAY, TRAINING_WEIGHT_DECAY = 5e-7, 8e-7
@@ -44,19 +49,30 @@ class Case(NamedTuple):
     batch: int
 
 
+def channels_last(variant: str) -> bool:
+    """Whether images have their channels last, as bf16 on tensor cores wants them."""
+    return variant in ("channels-last", *ON_GPU)
+
+
+def autocast(options: argparse.Namespace) -> contextlib.AbstractContextManager:
+    """Around a forward pass: bf16 where the variant has it."""
+    wanted = options.variant.endswith("bf16")
+    return torch.autocast(options.device, torch.bfloat16) if wanted else contextlib.nullcontext()
+
+
 def image_batch(options: argparse.Namespace) -> tuple[Tensor, Tensor]:
     """Random CIFAR-sized images in the variant's layout, and labels."""
     images, labels = torch.randn(options.batch, 3, 32, 32), torch.randint(10, (options.batch,))
-    if options.variant == "channels-last":
+    if channels_last(options.variant):
         images = images.contiguous(memory_format=torch.channels_last)
     return images, labels
 
 
 def prepare(model: networks.Network, variant: str) -> networks.Network:
     """The network in training mode; a compiled one is compiled cell by cell, which shares code between equal cells."""
-    if variant == "channels-last":
+    if channels_last(variant):
         model = model.to(memory_format=torch.channels_last)
-    if variant == "compile":
+    if variant.startswith("compile"):
         for cell in model.cells:
             cell.compile(dynamic=False)
     return model.train()
@@ -74,7 +90,12 @@ def conv_search(options: argparse.Namespace, kind: str) -> Step:
 
     def loss(half: str) -> bilevel.Loss:
         images, labels = batches[half]
-        return lambda: F.cross_entropy(model(images)[0], labels)
+
+        def value() -> Tensor:
+            with autocast(options):
+                return F.cross_entropy(model(images)[0], labels)
+
+        return value
 
     return search_step(kind, model, sgd, adam, loss("train"), loss("valid"), loss("train"), CONV_CLIP, virtual)
 
@@ -114,8 +135,9 @@ def conv_evaluation(options: argparse.Namespace) -> Step:
     sgd = torch.optim.SGD(model.parameters(), CONV_LR, MOMENTUM, weight_decay=CONV_WEIGHT_DECAY)
 
     def loss() -> Tensor:
-        logits, auxiliary = model(images, model.draw_masks(options.batch, 0.2))
-        return F.cross_entropy(logits, labels) + 0.4 * F.cross_entropy(auxiliary, labels)
+        with autocast(options):
+            logits, auxiliary = model(images, model.draw_masks(options.batch, 0.2))
+            return F.cross_entropy(logits, labels) + 0.4 * F.cross_entropy(auxiliary, labels)
 
     return lambda: bilevel.weight_step(sgd, model, loss, CONV_CLIP)
 
@@ -136,11 +158,12 @@ def recurrent_loss(
 
     def loss() -> Tensor:
         nonlocal state
-        masks = recurrent.Masks.draw(rates, options.batch, width, options.vocabulary)
-        output = model(tokens, state, masks)
-        state = output.hidden.detach()
-        nll = output.nll(target)
-        return nll + output.regularizer(0.0, temporal) if temporal else nll
+        masks = recurrent.Masks.draw(rates, options.batch, width, options.vocabulary, tokens.device)
+        with autocast(options):
+            output = model(tokens, state, masks)
+            state = output.hidden.detach().float()
+            nll = output.nll(target)
+            return nll + output.regularizer(0.0, temporal) if temporal else nll
 
     return loss
 
@@ -148,7 +171,7 @@ def recurrent_loss(
 def recurrent_search(options: argparse.Namespace, kind: str) -> Step:
     """Steps of the recurrent search (Penn Treebank's sizes): ``weight``, ``alpha-first`` or ``alpha-second``."""
     model = recurrent.RecurrentModel(options.vocabulary, options.hidden or 300).train()
-    if options.variant == "compile":
+    if options.variant.startswith("compile"):
         model.rnns[0].compile(dynamic=False)
     weights, alphas = bilevel.split(model)
     sgd = torch.optim.SGD(weights, RNN_LR, weight_decay=SEARCH_WEIGHT_DECAY)
@@ -163,7 +186,7 @@ def recurrent_search(options: argparse.Namespace, kind: str) -> Step:
 def recurrent_training(options: argparse.Namespace) -> Step:
     """A training step of DARTS_V2's recurrent model."""
     model = recurrent.RecurrentModel(options.vocabulary, options.hidden or 850, recurrent.DARTS_V2).train()
-    if options.variant == "compile":
+    if options.variant.startswith("compile"):
         model.rnns[0].compile(dynamic=False)
     sgd = torch.optim.SGD(model.parameters(), RNN_LR, weight_decay=TRAINING_WEIGHT_DECAY)
     loss = recurrent_loss(model, options, recurrent.Rates(rows=0.1), TEMPORAL)
@@ -209,17 +232,39 @@ CASES = {
 }
 
 
-def peak_bytes() -> int:
-    """The largest resident memory of this process so far (a loader's workers are not in it)."""
+def peak_bytes(device: str) -> int:
+    """The largest resident memory of this process so far (a loader's workers are not in it), or allocation on the GPU."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def captured(step: Step) -> Step:
+    """The step as one CUDA graph, which is recorded after it has run a few times."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = step()
+
+    def replay() -> tuple[Tensor, Tensor] | None:
+        graph.replay()
+        return result
+
+    return replay
 
 
 def parse() -> argparse.Namespace:
     """The command line, with the case's default batch."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", required=True, choices=CASES)
-    parser.add_argument("--variant", default="default", choices=(*LAYOUTS, "tensors"))
+    parser.add_argument("--variant", default="default", choices=(*LAYOUTS, *ON_GPU, "tensors"))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads, or a loader's workers")
     parser.add_argument("--steps", type=int, default=5, help="steps to time")
     parser.add_argument("--warmup", type=int, default=2, help="steps before, not timed (1 at least)")
@@ -232,8 +277,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", help="imagenet-loader: folder of images")
     options = parser.parse_args()
     case = CASES[options.case]
-    if options.variant not in case.variants:
-        parser.error(f"{options.case} has the variants {', '.join(case.variants)}")
+    variants = case.variants
+    if options.device == "cuda":
+        # A second-order step waits for norms on the host, and Adam's counter lies there: no graph of those.
+        variants += ON_GPU if options.case.endswith("-step") else ON_GPU[:-1]
+    if options.variant not in variants:
+        parser.error(f"{options.case} on {options.device} has the variants {', '.join(variants)}")
     options.batch = options.batch or case.batch
     return options
 
@@ -241,30 +290,40 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Warms up, times, prints."""
     options = parse()
-    imported = peak_bytes()
+    imported = peak_bytes("cpu")
     torch.set_num_threads(options.threads)
+    torch.backends.cudnn.benchmark = True
+    wait = torch.cuda.synchronize if options.device == "cuda" else lambda: None
     torch.manual_seed(0)
     # A compiled cell is one function with a graph for every kind of cell and every set of gradients that steps want.
     torch._dynamo.config.recompile_limit = 64
-    step = CASES[options.case].make(options)
+    # Tensors of a step say themselves where they belong: a default device would cost time in every call.
+    with torch.device(options.device):
+        step = CASES[options.case].make(options)
     first, seconds = step(), []
+    first = first and tuple(value.item() for value in first)
+    if options.variant == "graph":
+        step = captured(step)
     for _ in range(options.warmup - 1):
         step()
+    wait()
     for _ in range(options.steps):
         begin = time.perf_counter()
         step()
+        wait()
         seconds.append(time.perf_counter() - begin)
     result = {
         "name": options.case,
         "variant": options.variant,
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "threads": options.threads,
         "seconds": seconds,
-        "peak_bytes": peak_bytes(),
+        "peak_bytes": peak_bytes(options.device),
         "imported_bytes": imported,
         "torch": torch.__version__,
     }
     if first is not None:
-        result |= {"loss": first[0].item(), "gradient_norm": first[1].item()}
+        result |= {"loss": first[0], "gradient_norm": first[1]}
     print(json.dumps(result), flush=True)
 
 

@@ -277,5 +277,5 @@ class Network(nn.Module):
 
     def draw_masks(self, batch: int, probability: float) -> list[Tensor]:
         """Path dropout of a batch: 0 with ``probability``, else 1/(1 − probability)."""
-        keep = 1.0 - probability
-        return [torch.bernoulli(torch.full((len(cell._ops), batch), keep)) / keep for cell in self.cells]
+        keep, device = 1.0 - probability, self.classifier.weight.device
+        return [torch.bernoulli(torch.full((len(cell._ops), batch), keep, device=device)) / keep for cell in self.cells]

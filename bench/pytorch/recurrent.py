@@ -64,11 +64,13 @@ class Masks:
     rows: Tensor | None = None
 
     @classmethod
-    def draw(cls, rates: Rates, batch: int, hidden: int, vocabulary: int) -> "Masks":
+    def draw(
+        cls, rates: Rates, batch: int, hidden: int, vocabulary: int, device: torch.device | None = None
+    ) -> "Masks":
         """Fresh masks."""
 
         def mask(rate: float, *shape: int) -> Tensor | None:
-            return torch.bernoulli(torch.full(shape, 1.0 - rate)) / (1.0 - rate) if rate > 0.0 else None
+            return torch.bernoulli(torch.full(shape, 1.0 - rate, device=device)) / (1.0 - rate) if rate > 0.0 else None
 
         return cls(
             x=mask(rates.x, batch, hidden),
