@@ -1,0 +1,215 @@
+#!/bin/bash
+# Everything that is to be known of a GPU, in about ten minutes: values (verify), times of kernels, of whole steps with and without
+# graphs, of the same steps in PyTorch, an epoch of the search on CIFAR-10 (or as many generated images), and CUDA's own checks of memory and races.
+#
+# usage: bench/gpu.sh [FOLDER]      writes results.md, results.json and a log of each part there (default: bench/gpu-results)
+#
+# Needs built programs (cargo build --release --features cuda; cargo build --release -p darts-cuda --features cuda --example
+# kernel_times), a driver, and for the comparison a python3 with PyTorch; what is missing is skipped and said to be. A part that
+# fails or takes too long fails the whole, but not the other parts. Environment:
+#   DARTS_BIN, KERNEL_TIMES   the two programs (default: in target/release)
+#   DARTS_DATA                where cifar-10-batches-bin/ lies (default: datasets/)
+#   DARTS_BENCH_PYTHON        a python3 with PyTorch (default: python3)
+#   DEVICE                    number of the GPU (default: 0)
+#   PARTS                     which parts (default: verify kernels steps pytorch epoch sanitizer)
+#   PYTORCH_SECONDS           for all of PyTorch's cases together (default: 240)
+set -u
+root=$(cd "$(dirname "$0")/.." && pwd)
+target=${CARGO_TARGET_DIR:-$root/target}/release
+darts=${DARTS_BIN:-$target/darts}
+kernel_times=${KERNEL_TIMES:-$target/examples/kernel_times}
+python=${DARTS_BENCH_PYTHON:-python3}
+device=${DEVICE:-0}
+data=${DARTS_DATA:-$root/datasets}
+golden=${DARTS_GOLDEN_DIR:-$root/tests/golden}
+parts=${PARTS:-verify kernels steps pytorch epoch sanitizer}
+pytorch_seconds=${PYTORCH_SECONDS:-240}
+to=${1:-$root/bench/gpu-results}
+export CUDA_VISIBLE_DEVICES=$device
+# No quotes in what nvidia-smi and the programs say.
+card=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -1)
+driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -1)
+today=$(date -u +%Y-%m-%d)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$to"
+markdown=$to/results.md
+entries=$work/entries
+: >"$entries"
+failed=0
+
+# note KIND NAME STATE SECONDS [JSON of more]: one entry of results.json, and the line that is shown.
+note() {
+  echo "{\"kind\":\"$1\",\"name\":\"$2\",\"state\":\"$3\",\"wall_seconds\":$4${5:+,$5}}" >>"$entries"
+  echo "$1 $2: $3 (${4} s)" >&2
+}
+
+# limited SECONDS LOG COMMAND…: runs it, all it says in the log; sets state (ok, failed or too slow) and took.
+limited() {
+  local limit=$1 log=$2 begin=$SECONDS
+  shift 2
+  timeout -k 5 "$limit" "$@" >"$log" 2>&1
+  case $? in
+    0) state=ok ;;
+    124 | 137) state="stopped after $limit s" failed=1 ;;
+    *) state=failed failed=1 ;;
+  esac
+  took=$((SECONDS - begin))
+}
+
+# median of the numbers on stdin, in milliseconds.
+median() {
+  sort -g | awk '{ v[NR] = $1 } END { if (NR) printf "%.3f", 1000 * (NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2) }'
+}
+
+wants() { case " $parts " in *" $1 "*) true ;; *) false ;; esac; }
+
+section() { printf '\n## %s\n\n' "$1" >>"$markdown"; }
+
+table_of_log() { printf '```text\n%s\n```\n' "$(cat "$1")" >>"$markdown"; }
+
+printf '# %s, driver %s, %s\n' "$card" "$driver" "$today" >"$markdown"
+
+if wants verify; then
+  section 'Values against the golden files'
+  limited 120 "$to/verify.log" "$darts" verify --golden "$golden" --device cuda
+  note verify golden "$state" "$took"
+  printf '%s: %s\n' "$state" "$(tail -1 "$to/verify.log")" >>"$markdown"
+fi
+
+if wants kernels; then
+  section 'Kernels and passes'
+  limited 120 "$to/kernels.log" "$kernel_times" --json "$to/kernels.json"
+  note kernels all "$state" "$took"
+  table_of_log "$to/kernels.log"
+fi
+
+# A run of 120 steps: the median of its logged steps, and of a run of 20 steps and one of 120 the time between.
+steps() {
+  local name=$1
+  shift
+  local folder=$work/run begin end short long
+  local log=$to/steps-$name.log
+  rm -rf "$folder"
+  begin=$(date +%s.%N)
+  limited 60 "$log" "$darts" "$@" --out "$folder" --max-steps 20 --quiet
+  end=$(date +%s.%N)
+  short=$(awk "BEGIN { print $end - $begin }")
+  rm -rf "$folder"
+  if [ "$state" = ok ]; then
+    begin=$(date +%s.%N)
+    limited 90 "$log" "$darts" "$@" --out "$folder" --max-steps 120 --quiet
+    end=$(date +%s.%N)
+  fi
+  long=$(awk "BEGIN { printf \"%.3f\", ($end - $begin - $short) * 10 }")
+  local logged
+  logged=$(sed -n 's/.*"kind":"step".*"seconds":\([0-9.e-]*\).*/\1/p' "$folder/metrics.jsonl" 2>/dev/null | tail -n +3 | median)
+  note steps "$name" "$state" "$took" "\"logged_ms\":${logged:-null},\"mean_ms\":$long"
+  printf '| %s | %s | %s | %s |\n' "$name" "$state" "${logged:-–}" "$long" >>"$markdown"
+}
+
+if wants steps; then
+  section 'Steps of whole runs'
+  printf '| run | | median of logged steps, ms | mean of 100 steps, ms |\n|---|---|---|---|\n' >>"$markdown"
+  images=(--train-images 20000 --test-images 64 --image-size 32)
+  for graph in '' --no-graph; do
+    suffix=${graph:+-launches}
+    # shellcheck disable=SC2086
+    for order in first second; do
+      steps "conv-search-$order$suffix" search synthetic-images "${images[@]}" --preset paper --order $order --device cuda $graph
+      steps "recurrent-search-$order$suffix" search synthetic-text --preset paper --order $order --device cuda $graph
+    done
+    # shellcheck disable=SC2086
+    steps "conv-evaluation$suffix" train synthetic-images "${images[@]}" --genotype DARTS_V2 --preset paper --device cuda $graph
+    # shellcheck disable=SC2086
+    steps "recurrent-training$suffix" train synthetic-text --genotype DARTS_V2 --preset paper --device cuda $graph
+  done
+fi
+
+if wants pytorch; then
+  section 'The same steps in PyTorch'
+  if "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
+    printf '| step | variant | | median, ms | allocated, GB |\n|---|---|---|---|---|\n' >>"$markdown"
+    end=$((SECONDS + pytorch_seconds))
+    export TORCHINDUCTOR_CACHE_DIR=$work/inductor
+    # What is wanted most comes first: time may run out.
+    while read -r name variant limit count; do
+      left=$((end - SECONDS))
+      log=$to/pytorch-$name-$variant.log
+      if [ $left -lt 10 ]; then
+        note pytorch "$name, $variant" 'skipped: no time left' 0
+        continue
+      fi
+      before=$failed
+      limited $((limit < left ? limit : left)) "$log" "$python" "$root/bench/pytorch/bench.py" --device cuda \
+        --case "$name" --variant "$variant" --warmup 5 --steps "$count"
+      # A variant that PyTorch cannot do is PyTorch's.
+      failed=$before
+      seconds=$(sed -n 's/.*"seconds": \[\([^]]*\)\].*/\1/p' "$log" | tr ',' '\n' | median)
+      bytes=$(sed -n 's/.*"peak_bytes": \([0-9]*\).*/\1/p' "$log" | awk '{ printf "%.2f", $1 / 1e9 }')
+      note pytorch "$name, $variant" "$state" "$took" "\"median_ms\":${seconds:-null},\"gigabytes\":${bytes:-null}"
+      printf '| %s | %s | %s | %s | %s |\n' "$name" "$variant" "$state" "${seconds:-–}" "${bytes:-–}" >>"$markdown"
+    done <<'CASES'
+conv-search-weight-step channels-last 40 30
+conv-search-weight-step default 40 30
+conv-search-weight-step graph 40 30
+conv-search-alpha-second default 60 20
+conv-evaluation-step graph 40 30
+recurrent-search-weight-step default 40 20
+recurrent-search-alpha-second default 60 20
+conv-search-weight-step bf16 40 30
+conv-search-alpha-first default 40 20
+conv-evaluation-step channels-last 40 30
+recurrent-training-step default 40 20
+recurrent-training-step graph 40 20
+recurrent-search-weight-step graph 40 20
+conv-evaluation-step bf16 40 30
+recurrent-search-alpha-first default 40 20
+conv-search-weight-step compile 90 30
+conv-evaluation-step compile 90 30
+CASES
+  else
+    note pytorch all 'skipped: no python3 with PyTorch for this GPU' 0
+    echo 'Skipped: there is no python3 with PyTorch for this GPU.' >>"$markdown"
+  fi
+fi
+
+if wants epoch; then
+  section 'An epoch of the search'
+  if [ -d "$data/cifar-10-batches-bin" ]; then
+    task=(cifar10 --data "$data")
+  else
+    # As many images of the same size.
+    task=(synthetic-images --train-images 50000 --test-images 64 --image-size 32)
+  fi
+  limited 240 "$to/epoch.log" "$darts" search "${task[@]}" --preset paper --device cuda --until-epoch 1 --out "$work/epoch" --quiet
+  line=$(grep '"kind":"epoch"' "$work/epoch/metrics.jsonl" 2>/dev/null | head -1)
+  seconds=$(printf '%s' "$line" | sed -n 's/.*"seconds":\([0-9.e-]*\).*/\1/p')
+  note epoch "${task[0]}" "$state" "$took" "\"seconds\":${seconds:-null}"
+  printf '%s: %s, second order, 25,000 images and as many for α: %s s\n' "${task[0]}" "$state" "${seconds:-–}" >>"$markdown"
+fi
+
+if wants sanitizer; then
+  section 'Memory and races'
+  sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
+  for tool in memcheck racecheck; do
+    if [ -n "$sanitizer" ]; then
+      limited 90 "$to/$tool.log" "$sanitizer" --tool $tool --error-exitcode 1 "$kernel_times" --once --batch 2 --only kernels
+      note sanitizer $tool "$state" "$took"
+      printf '%s: %s, %s\n\n' "$tool" "$state" "$(grep -E 'SUMMARY' "$to/$tool.log" | tail -1)" >>"$markdown"
+    else
+      note sanitizer $tool 'skipped: no compute-sanitizer' 0
+      echo "$tool: skipped, there is no compute-sanitizer" >>"$markdown"
+    fi
+  done
+fi
+
+{
+  printf '{"card":"%s","driver":"%s","date":"%s","failed":%s,"parts":[\n' "$card" "$driver" "$today" "$([ $failed = 0 ] && echo false || echo true)"
+  paste -sd, "$entries"
+  printf '],"kernels":'
+  if [ -s "$to/kernels.json" ]; then cat "$to/kernels.json"; else printf null; fi
+  printf '}\n'
+} >"$to/results.json"
+echo "wrote $markdown and $to/results.json" >&2
+exit $failed
