@@ -1,5 +1,10 @@
 //! The device that a test runs on: the emulator, or a GPU that is asked for.
 
+#[cfg(feature = "cuda")]
+use std::{cell::OnceCell, rc::Rc};
+
+#[cfg(feature = "cuda")]
+use darts_cuda::driver::{Device, Options};
 use darts_cuda::{Backend, Program, Recording, Result};
 
 use crate::{Emulator, Order};
@@ -12,11 +17,17 @@ pub struct TestDevice {
     device: Kind,
 }
 
+#[cfg(feature = "cuda")]
+thread_local! {
+    /// The GPU of a test, which is opened once: that takes longer than most tests. A test is a thread.
+    static GPU: OnceCell<Rc<Device>> = const { OnceCell::new() };
+}
+
 enum Kind {
     Emulator(Emulator),
     #[cfg(feature = "cuda")]
     Gpu {
-        device: darts_cuda::driver::Device,
+        device: Rc<Device>,
         /// Whether programs are run as graphs.
         graphs: bool,
     },
@@ -31,8 +42,8 @@ impl TestDevice {
     pub fn new(order: Order) -> Self {
         #[cfg(feature = "cuda")]
         if let Some(index) = Self::gpu() {
-            let device = darts_cuda::driver::Device::open(index, darts_cuda::driver::Options::default());
-            let device = device.unwrap_or_else(|error| panic!("{error}"));
+            let open = || Rc::new(Device::open(index, Options::default()).unwrap_or_else(|error| panic!("{error}")));
+            let device = GPU.with(|gpu| gpu.get_or_init(open).clone());
             return Self { device: Kind::Gpu { device, graphs: order != Order::Forward } };
         }
         Self { device: Kind::Emulator(Emulator::new(order)) }
@@ -58,7 +69,7 @@ impl TestDevice {
         match &self.device {
             Kind::Emulator(device) => device,
             #[cfg(feature = "cuda")]
-            Kind::Gpu { device, .. } => device,
+            Kind::Gpu { device, .. } => &**device,
         }
     }
 }
