@@ -2,6 +2,9 @@
 //! the mean cross-entropy. The search run and the golden check of it use this one problem. It refuses to know data sets, runs
 //! and optimizers; running statistics live here, because only weight steps update them and nothing in the search reads them.
 
+#[cfg(feature = "device")]
+pub(crate) mod device;
+
 use darts_bilevel::{BilevelProblem, Gradients, Pass};
 use darts_cells::conv::{self, ConvNetwork, ForwardInput, LossConfig, Statistics, Workspace};
 use darts_cells::relaxation::Relaxation;

@@ -1,16 +1,15 @@
 //! The golden search steps against this machine: several steps of Algorithm 1 on a convolutional supernet, first and second
 //! order. The problem and the search are those that a run uses.
 
-use candle_core::Device;
 use darts_bilevel::optimizer::{AdamConfig, SgdConfig};
-use darts_bilevel::{Search, SearchConfig, SecondOrder, StepReport, Strategy};
-use darts_ops::vector::Vector;
+use darts_bilevel::{SearchConfig, SecondOrder, Strategy};
+use darts_cells::conv::ConvNetwork;
 
 use super::VerifyError;
 use super::compare::{FileReport, Tolerance};
 use super::conv::{GRADIENTS, VALUES, compare_table, load, search_network};
 use super::file::{Golden, to_channels_last};
-use crate::supernet::{LabelledImages, SupernetProblem};
+use super::place::{Labelled, Place, SearchResults, SearchStart};
 
 /// The finite difference of the second order magnifies rounding: float32 reaches 2.4e-5.
 const SECOND_ORDER: Tolerance = Tolerance { group: "second-order α gradients", relative: 2e-4 };
@@ -21,16 +20,6 @@ struct Batch {
     labels: Vec<u32>,
 }
 
-impl LabelledImages for Batch {
-    fn images(&self) -> &[f32] {
-        &self.images
-    }
-
-    fn labels(&self) -> &[u32] {
-        &self.labels
-    }
-}
-
 impl Batch {
     fn read(golden: &mut Golden, step: usize, split: &str) -> Result<Self, VerifyError> {
         Ok(Self {
@@ -38,13 +27,17 @@ impl Batch {
             labels: golden.labels(&format!("step{step}/target_{split}"))?,
         })
     }
+
+    fn labelled(&self) -> Labelled<'_> {
+        Labelled { images: &self.images, labels: &self.labels }
+    }
 }
 
 /// Checks a `bilevel_conv_*.safetensors`.
 ///
 /// # Errors
 /// A file that does not hold what its metadata says.
-pub fn conv(mut golden: Golden) -> Result<FileReport, VerifyError> {
+pub fn conv(mut golden: Golden, place: &dyn Place) -> Result<FileReport, VerifyError> {
     let file = &mut golden;
     let network = search_network(file, "step0/input_train")?;
     let rates: Vec<f64> = file.meta("lrs")?;
@@ -53,34 +46,33 @@ pub fn conv(mut golden: Golden) -> Result<FileReport, VerifyError> {
     let batches = (0..rates.len())
         .map(|step| Ok((Batch::read(file, step, "train")?, Batch::read(file, step, "valid")?)))
         .collect::<Result<Vec<_>, VerifyError>>()?;
-    let largest = batches.iter().map(|(train, valid)| train.labels.len().max(valid.labels.len())).max().unwrap_or(1);
+    let sizes = batches.iter().flat_map(|(train, valid)| [train.labels.len(), valid.labels.len()]).collect();
 
     let normal = file.tensor("alphas_normal")?;
     let reduce = file.tensor("alphas_reduce")?;
     let columns = *normal.shape.last().ok_or_else(|| file.invalid("alphas_normal is a scalar, expected a matrix"))?;
-    let alphas = Vector::from_vec([normal.data, reduce.data].concat(), &Device::Cpu)?;
-    let theta = Vector::from_vec(load(file, "state", network.parameters())?, &Device::Cpu)?;
-    let statistics = load(file, "state", network.statistics())?;
-    let mut problem = SupernetProblem::new(network, columns, largest, statistics);
-    let mut search =
-        Search::new(theta, alphas, config(file, order)?).map_err(|error| file.invalid(error.to_string()))?;
+    let start = SearchStart {
+        columns,
+        batches: sizes,
+        theta: load(file, "state", network.parameters())?,
+        alphas: [normal.data, reduce.data].concat(),
+        statistics: load(file, "state", network.statistics())?,
+        config: config(file, order)?,
+        network: network.clone(),
+    };
+    let mut search = place.conv_search(start).map_err(|reason| file.invalid(reason))?;
 
     for (step, ((train, valid), rate)) in batches.iter().zip(&rates).enumerate() {
-        let report = search
-            .step(&mut problem, train, valid, *rate)
-            .map_err(|error| file.invalid(format!("step {step} cannot be computed: {error}")))?;
+        let found = search
+            .step(train.labelled(), valid.labelled(), *rate)
+            .map_err(|reason| file.invalid(format!("step {step} cannot be computed: {reason}")))?;
         let last = step + 1 == rates.len();
-        compare_step(file, step, &report, &search, &problem, order)?;
+        compare_step(file, step, &found, &network, order)?;
         let wanted = |name: &str| last || kept.iter().any(|prefix| name.starts_with(prefix.as_str()));
-        let weights = search.weights().to_vec()?;
-        let table = problem.network().parameters();
-        compare_table(file, &format!("step{step}/after"), table, &weights, VALUES, wanted)?;
+        let table = network.parameters();
+        compare_table(file, &format!("step{step}/after"), table, &found.theta, VALUES, wanted)?;
         if last {
-            let momentum = match search.momentum() {
-                Some(momentum) => momentum.to_vec()?,
-                None => vec![0.0; weights.len()],
-            };
-            compare_table(file, &format!("step{step}/momentum"), table, &momentum, GRADIENTS, |_| true)?;
+            compare_table(file, &format!("step{step}/momentum"), table, &found.momentum, GRADIENTS, |_| true)?;
         }
     }
     Ok(golden.finish())
@@ -110,19 +102,17 @@ fn config(file: &Golden, order: u32) -> Result<SearchConfig, VerifyError> {
 fn compare_step(
     file: &mut Golden,
     step: usize,
-    report: &StepReport,
-    search: &Search,
-    problem: &SupernetProblem,
+    found: &SearchResults,
+    network: &ConvNetwork,
     order: u32,
 ) -> Result<(), VerifyError> {
     let key = |name: &str| format!("step{step}/{name}");
     let gradients = if order == 1 { GRADIENTS } else { SECOND_ORDER };
-    compare_alphas(file, &key("grad"), &search.alpha_gradient().to_vec()?, gradients)?;
-    compare_alphas(file, &key("after"), &search.alphas().to_vec()?, VALUES)?;
-    file.compare(&key("train_loss"), &[report.train_loss as f32], VALUES)?;
-    file.compare(&key("grad_norm"), &[report.grad_norm as f32], VALUES)?;
-    let table = problem.network().statistics();
-    compare_table(file, &key("running"), table, problem.statistics(), VALUES, |_| true)
+    compare_alphas(file, &key("grad"), &found.alpha_gradient, gradients)?;
+    compare_alphas(file, &key("after"), &found.alphas, VALUES)?;
+    file.compare(&key("train_loss"), &[found.report.train_loss as f32], VALUES)?;
+    file.compare(&key("grad_norm"), &[found.report.grad_norm as f32], VALUES)?;
+    compare_table(file, &key("running"), network.statistics(), &found.statistics, VALUES, |_| true)
 }
 
 fn compare_alphas(file: &mut Golden, prefix: &str, flat: &[f32], tolerance: Tolerance) -> Result<(), VerifyError> {

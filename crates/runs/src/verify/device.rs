@@ -1,6 +1,8 @@
 //! A device of darts-cuda as a place that computes golden results. Every pass has its buffers for itself: they stay as long as
 //! the device does.
 
+use darts_bilevel::device::{DeviceProblem, DeviceSearch, Evaluation};
+use darts_bilevel::optimizer::SgdConfig;
 use darts_cells::conv::{
     ConvNetwork, ConvOperation, DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceOperation, DeviceOperationPass,
     DeviceStatistics, ForwardInput, LossConfig as ConvLoss, OperationGradients,
@@ -8,16 +10,74 @@ use darts_cells::conv::{
 use darts_cells::recurrent::{
     self, DeviceGradients, DevicePass, DeviceRecurrent, DeviceSequence, LossConfig, Mode, RecurrentNetwork,
 };
+use darts_cuda::vector::{self, AdamState, AdamStep, AveragedState, SgdStep};
 use darts_cuda::{Backend, Memory as _, Precision, Program, View};
 
 use super::VerifyError;
-use super::place::{ConvResults, OperationResults, Place, RecurrentResults};
+use super::place::{
+    ConvResults, ConvSearch, Labelled, OperationResults, Optimized, Optimizer, Place, RecurrentResults, SearchResults,
+    SearchStart,
+};
+use crate::supernet::device::{DeviceImages, DeviceSupernet};
 
 /// A device, as a place.
 #[derive(Clone, Copy)]
 pub struct OnDevice<'a>(pub &'a dyn Backend);
 
 impl OnDevice<'_> {
+    fn optimized(
+        &self,
+        optimizer: Optimizer,
+        parameters: &[f32],
+        gradients: &[Vec<f32>],
+    ) -> darts_cuda::Result<Vec<Optimized>> {
+        let (device, len) = (self.0, parameters.len());
+        let w = device.uploaded(parameters)?;
+        let gradient: View = device.allocate(len)?;
+        let zeros = || device.uploaded(&vec![0.0f32; len]);
+        let (steps, scratch) = (device.uploaded(&[0u64])?, device.allocate(2)?);
+        let mut program = Program::default();
+        let sgd = |config: SgdConfig, rate: f64| SgdStep {
+            momentum: config.momentum,
+            coefficient: 1.0.into(),
+            weight_decay: config.weight_decay,
+            learning_rate: rate.into(),
+        };
+        let mut average = None;
+        match optimizer {
+            Optimizer::Sgd(config, rate) => {
+                let buffer = if config.momentum == 0.0 { None } else { Some(zeros()?) };
+                vector::sgd(&mut program, w, buffer, gradient, sgd(config, rate));
+            }
+            Optimizer::Adam(config) => {
+                let state = AdamState { first_moment: zeros()?, second_moment: zeros()?, steps, scratch };
+                let step = AdamStep {
+                    learning_rate: config.learning_rate.into(),
+                    beta1: config.betas.0,
+                    beta2: config.betas.1,
+                    epsilon: config.epsilon,
+                    weight_decay: config.weight_decay,
+                    gate: 1.0.into(),
+                };
+                vector::adam(&mut program, w, state, gradient, step);
+            }
+            Optimizer::Averaged(config, rate) => {
+                let view = device.uploaded(parameters)?;
+                average = Some(view);
+                let state = AveragedState { average: view, steps, scratch: scratch.slice(0..1) };
+                let sgd = sgd(SgdConfig { momentum: 0.0, weight_decay: config.weight_decay }, rate);
+                vector::averaged_sgd(&mut program, w, state, gradient, sgd, config.start);
+            }
+        }
+        let mut results = Vec::with_capacity(gradients.len());
+        for values in gradients {
+            device.upload(gradient, values)?;
+            device.run(&program)?;
+            results.push((device.downloaded(w)?, average.map(|view| device.downloaded(view)).transpose()?));
+        }
+        Ok(results)
+    }
+
     fn conv_pass(
         &self,
         input: &ForwardInput,
@@ -58,7 +118,68 @@ impl OnDevice<'_> {
     }
 }
 
+/// A search of a supernet on a device.
+struct SearchOnDevice<'a> {
+    device: &'a dyn Backend,
+    problem: Supernet,
+    search: DeviceSearch<DeviceImages>,
+}
+
+/// The supernet with batches that were uploaded as they are.
+struct Supernet(DeviceSupernet);
+
+impl DeviceProblem for Supernet {
+    type Batch = DeviceImages;
+    type Error = darts_cells::Error;
+
+    fn lay_down(&self, program: &mut Program, at: &Evaluation, batch: &Self::Batch) -> Result<(), darts_cells::Error> {
+        self.0.lay_down(program, at, *batch)
+    }
+}
+
+impl ConvSearch for SearchOnDevice<'_> {
+    fn step(&mut self, train: Labelled, valid: Labelled, learning_rate: f64) -> Result<SearchResults, String> {
+        let device = self.device;
+        let text = |e: darts_cuda::Error| e.to_string();
+        let upload = |batch: Labelled| {
+            Ok(DeviceImages { images: device.uploaded(batch.images)?, labels: device.uploaded(batch.labels)? })
+        };
+        let (train, valid) = (upload(train).map_err(text)?, upload(valid).map_err(text)?);
+        let report = self.search.step(device, &self.problem, &train, &valid, learning_rate);
+        let report = report.map_err(|e| e.to_string())?;
+        let read = |view: View| device.downloaded(view).map_err(text);
+        let vectors = self.search.vectors(device).map_err(|e| e.to_string())?;
+        let vector = |name: &str| vectors.iter().find(|(own, _)| *own == name).map(|(_, values)| values.clone());
+        let theta = read(self.search.weights())?;
+        Ok(SearchResults {
+            report: report.step,
+            alpha_gradient: read(self.search.alpha_gradient())?,
+            alphas: read(self.search.alphas())?,
+            momentum: vector("sgd.momentum").unwrap_or_else(|| vec![0.0; theta.len()]),
+            theta,
+            statistics: read(self.problem.0.statistics())?,
+        })
+    }
+}
+
 impl Place for OnDevice<'_> {
+    fn conv_search<'a>(&'a self, start: SearchStart) -> Result<Box<dyn ConvSearch + 'a>, String> {
+        let SearchStart { network, columns, batches, theta, alphas, statistics, config } = start;
+        let problem = DeviceSupernet::new(self.0, network, columns, &batches, &statistics);
+        let problem = Supernet(problem.map_err(|e| e.to_string())?);
+        let search = DeviceSearch::new(self.0, &theta, &alphas, config, Precision::F32).map_err(|e| e.to_string())?;
+        Ok(Box::new(SearchOnDevice { device: self.0, problem, search }))
+    }
+
+    fn optimize(
+        &self,
+        optimizer: Optimizer,
+        parameters: &[f32],
+        gradients: &[Vec<f32>],
+    ) -> Result<Vec<Optimized>, String> {
+        self.optimized(optimizer, parameters, gradients).map_err(|e| e.to_string())
+    }
+
     fn conv_evaluation(
         &self,
         network: &ConvNetwork,

@@ -36,14 +36,14 @@ struct Kind {
 const KINDS: [Kind; 11] = [
     Kind::tensors("conv_ops", &[Family::Conv], Some(|path, place| conv::operations(Golden::open(path)?, place))),
     Kind::tensors("conv_supernet", &[Family::Conv], Some(|path, place| conv::supernet(Golden::open(path)?, place))),
-    Kind::tensors("bilevel_conv_", &[Family::Conv], Some(|path, _| bilevel::conv(Golden::open(path)?))),
+    Kind::tensors("bilevel_conv_", &[Family::Conv], Some(|path, place| bilevel::conv(Golden::open(path)?, place))),
     Kind::tensors("cifar_", &[Family::Conv], Some(|path, place| conv::discrete(Golden::open(path)?, false, place))),
     Kind::json("derive_conv", &[Family::Conv], |path, _| derive::conv(path)),
     Kind::json("schedules", &[Family::Conv], |path, _| schedules::schedules(path)),
     Kind::tensors(
         "optimizers",
         &[Family::Conv, Family::Recurrent],
-        Some(|path, _| optimizers::optimizers(Golden::open(path)?)),
+        Some(|path, place| optimizers::optimizers(Golden::open(path)?, place)),
     ),
     Kind::tensors(
         "imagenet_",

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use candle_core::Device;
-use darts_bilevel::optimizer::{Adam, AdamConfig, AveragedSgd, AveragedSgdConfig, Sgd, SgdConfig};
-use darts_ops::vector::Vector;
+use darts_bilevel::optimizer::{AdamConfig, AveragedSgdConfig, SgdConfig};
 use serde::Deserialize;
 
 use super::VerifyError;
 use super::compare::{FileReport, Tolerance};
 use super::file::Golden;
+use super::place::{Optimizer, Place};
 
 /// float32 reaches 2.3e-7.
 const OPTIMIZERS: Tolerance = Tolerance { group: "optimizers", relative: 1e-6 };
@@ -28,49 +27,29 @@ struct Settings {
     lambd: Option<f64>,
 }
 
-/// Any of the optimizers, with one way to make a step.
-enum Optimizer {
-    Sgd(Sgd, f64),
-    Adam(Adam),
-    Averaged(AveragedSgd, f64),
-}
-
-impl Optimizer {
-    fn new(name: &str, settings: &Settings, len: usize) -> Result<Self, String> {
-        let (weight_decay, device) = (settings.weight_decay, &Device::Cpu);
-        let missing = |key: &str| format!("setting \"{key}\" is missing");
-        let failed = |error: darts_bilevel::Error| error.to_string();
-        match name {
-            "sgd" | "sgd_momentum" => {
-                let config = SgdConfig { momentum: settings.momentum.unwrap_or(0.0), weight_decay };
-                Ok(Self::Sgd(Sgd::new(config, len, device).map_err(failed)?, settings.lr))
-            }
-            "adam" | "adam_eps" => {
-                let config = AdamConfig {
-                    learning_rate: settings.lr,
-                    betas: settings.betas.ok_or_else(|| missing("betas"))?,
-                    epsilon: settings.eps.ok_or_else(|| missing("eps"))?,
-                    weight_decay,
-                };
-                Ok(Self::Adam(Adam::new(config, len, device).map_err(failed)?))
-            }
-            "asgd" | "asgd_t0" => {
-                if settings.lambd.is_some_and(|lambd| lambd != 0.0) {
-                    return Err("lambd is not 0: averaged SGD here has a constant learning rate".to_owned());
-                }
-                let config = AveragedSgdConfig { weight_decay, start: settings.t0.ok_or_else(|| missing("t0"))? };
-                Ok(Self::Averaged(AveragedSgd::new(config, len, device).map_err(failed)?, settings.lr))
-            }
-            _ => Err("not recognised: no such optimizer".to_owned()),
+/// The optimizer of that name with these settings.
+fn configured(name: &str, settings: &Settings) -> Result<Optimizer, String> {
+    let weight_decay = settings.weight_decay;
+    let missing = |key: &str| format!("setting \"{key}\" is missing");
+    match name {
+        "sgd" | "sgd_momentum" => {
+            let config = SgdConfig { momentum: settings.momentum.unwrap_or(0.0), weight_decay };
+            Ok(Optimizer::Sgd(config, settings.lr))
         }
-    }
-
-    fn step(&mut self, parameters: &mut Vector, gradient: &Vector) -> Result<(), darts_ops::vector::Error> {
-        match self {
-            Self::Sgd(sgd, lr) => sgd.step(parameters, gradient, 1.0, *lr),
-            Self::Adam(adam) => adam.step(parameters, gradient),
-            Self::Averaged(sgd, lr) => sgd.step(parameters, gradient, 1.0, *lr),
+        "adam" | "adam_eps" => Ok(Optimizer::Adam(AdamConfig {
+            learning_rate: settings.lr,
+            betas: settings.betas.ok_or_else(|| missing("betas"))?,
+            epsilon: settings.eps.ok_or_else(|| missing("eps"))?,
+            weight_decay,
+        })),
+        "asgd" | "asgd_t0" => {
+            if settings.lambd.is_some_and(|lambd| lambd != 0.0) {
+                return Err("lambd is not 0: averaged SGD here has a constant learning rate".to_owned());
+            }
+            let config = AveragedSgdConfig { weight_decay, start: settings.t0.ok_or_else(|| missing("t0"))? };
+            Ok(Optimizer::Averaged(config, settings.lr))
         }
+        _ => Err("not recognised: no such optimizer".to_owned()),
     }
 }
 
@@ -78,31 +57,28 @@ impl Optimizer {
 ///
 /// # Errors
 /// A file that does not hold what its metadata says.
-pub fn optimizers(mut golden: Golden) -> Result<FileReport, VerifyError> {
+pub fn optimizers(mut golden: Golden, place: &dyn Place) -> Result<FileReport, VerifyError> {
     let names: BTreeSet<String> =
         golden.names().iter().filter_map(|name| Some(name.split_once('/')?.0.to_owned())).collect();
     for name in &names {
-        optimizer(&mut golden, name)?;
+        optimizer(&mut golden, name, place)?;
     }
     Ok(golden.finish())
 }
 
-fn optimizer(golden: &mut Golden, name: &str) -> Result<(), VerifyError> {
+fn optimizer(golden: &mut Golden, name: &str, place: &dyn Place) -> Result<(), VerifyError> {
     let settings: Settings = golden.meta(name)?;
-    let mut parameters = vector(golden, &format!("{name}/param"))?;
-    let mut optimizer =
-        Optimizer::new(name, &settings, parameters.len()).map_err(|e| golden.invalid(format!("{name}: {e}")))?;
-    for i in 0..settings.steps {
-        let gradient = vector(golden, &format!("{name}/grad{i}"))?;
-        optimizer.step(&mut parameters, &gradient)?;
-        golden.compare(&format!("{name}/param{i}"), &parameters.to_vec()?, OPTIMIZERS)?;
-        if let Optimizer::Averaged(averaged, _) = &optimizer {
-            golden.compare(&format!("{name}/averaged{i}"), &averaged.average().to_vec()?, OPTIMIZERS)?;
+    let parameters = golden.tensor(&format!("{name}/param"))?.data;
+    let gradients = (0..settings.steps)
+        .map(|i| Ok(golden.tensor(&format!("{name}/grad{i}"))?.data))
+        .collect::<Result<Vec<_>, VerifyError>>()?;
+    let found = configured(name, &settings).and_then(|optimizer| place.optimize(optimizer, &parameters, &gradients));
+    let found = found.map_err(|reason| golden.invalid(format!("{name}: {reason}")))?;
+    for (i, (parameters, average)) in found.iter().enumerate() {
+        golden.compare(&format!("{name}/param{i}"), parameters, OPTIMIZERS)?;
+        if let Some(average) = average {
+            golden.compare(&format!("{name}/averaged{i}"), average, OPTIMIZERS)?;
         }
     }
     Ok(())
-}
-
-fn vector(golden: &mut Golden, name: &str) -> Result<Vector, VerifyError> {
-    Ok(Vector::from_vec(golden.tensor(name)?.data, &Device::Cpu)?)
 }

@@ -1,14 +1,19 @@
 //! Where golden results are computed, and the passes that are computed there: a check asks for a pass and compares, whatever the
 //! place. The processor is one; `device` has another.
 
+use candle_core::Device::Cpu;
+use darts_bilevel::optimizer::{Adam, AdamConfig, AveragedSgd, AveragedSgdConfig, Sgd, SgdConfig};
+use darts_bilevel::{Search, SearchConfig, StepReport};
 use darts_cells::conv::{
     ConvNetwork, ConvOperation, ForwardInput, Gradients, LossConfig as ConvLoss, Statistics as ConvStatistics,
 };
 use darts_cells::recurrent::{self, LossConfig, LossOutput, Mode, RecurrentNetwork};
+use darts_ops::vector::Vector;
 
 use super::VerifyError;
 use crate::error::Error;
 use crate::options::Device;
+use crate::supernet::{LabelledImages, SupernetProblem};
 
 /// What a training pass over a convolutional network gave.
 pub struct ConvResults {
@@ -56,8 +61,113 @@ pub struct RecurrentResults {
     pub statistics: Vec<f32>,
 }
 
+/// Where a search over a convolutional supernet starts.
+pub struct SearchStart {
+    /// The supernet.
+    pub network: ConvNetwork,
+    /// Operations of an edge: columns of α.
+    pub columns: usize,
+    /// Sizes of the batches of its steps.
+    pub batches: Vec<usize>,
+    /// θ.
+    pub theta: Vec<f32>,
+    /// α.
+    pub alphas: Vec<f32>,
+    /// The running statistics.
+    pub statistics: Vec<f32>,
+    /// The settings.
+    pub config: SearchConfig,
+}
+
+/// Images and their classes.
+#[derive(Clone, Copy)]
+pub struct Labelled<'a> {
+    /// `[N, H, W, 3]`.
+    pub images: &'a [f32],
+    /// `[N]`.
+    pub labels: &'a [u32],
+}
+
+/// The same, owned: a batch of the processor's problem has no lifetime.
+struct Owned {
+    images: Vec<f32>,
+    labels: Vec<u32>,
+}
+
+impl From<Labelled<'_>> for Owned {
+    fn from(batch: Labelled<'_>) -> Self {
+        Self { images: batch.images.to_vec(), labels: batch.labels.to_vec() }
+    }
+}
+
+impl LabelledImages for Owned {
+    fn images(&self) -> &[f32] {
+        &self.images
+    }
+
+    fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+}
+
+/// What a search step saw, and left.
+pub struct SearchResults {
+    /// Losses and norms.
+    pub report: StepReport,
+    /// The gradient that Adam got.
+    pub alpha_gradient: Vec<f32>,
+    /// α afterwards.
+    pub alphas: Vec<f32>,
+    /// θ afterwards.
+    pub theta: Vec<f32>,
+    /// Its momentum; zeros without one.
+    pub momentum: Vec<f32>,
+    /// The running statistics afterwards.
+    pub statistics: Vec<f32>,
+}
+
+/// A search that is under way.
+pub trait ConvSearch {
+    /// One step of Algorithm 1.
+    ///
+    /// # Errors
+    /// Why it cannot be computed.
+    fn step(&mut self, train: Labelled, valid: Labelled, learning_rate: f64) -> Result<SearchResults, String>;
+}
+
+/// An optimizer with its settings.
+#[derive(Clone, Copy, Debug)]
+pub enum Optimizer {
+    /// SGD at a learning rate.
+    Sgd(SgdConfig, f64),
+    /// Adam.
+    Adam(AdamConfig),
+    /// Averaged SGD at a learning rate.
+    Averaged(AveragedSgdConfig, f64),
+}
+
+/// Parameters after a step of an optimizer, and their average where it keeps one.
+pub type Optimized = (Vec<f32>, Option<Vec<f32>>);
+
 /// A place that computes passes.
 pub trait Place {
+    /// A search from there.
+    ///
+    /// # Errors
+    /// What the settings or the place refuse.
+    fn conv_search<'a>(&'a self, start: SearchStart) -> Result<Box<dyn ConvSearch + 'a>, String>;
+
+    /// Parameters after each of several steps, one for each of the gradients.
+    ///
+    /// # Errors
+    /// What the settings or the place refuse.
+    fn optimize(
+        &self,
+        optimizer: Optimizer,
+        parameters: &[f32],
+        gradients: &[Vec<f32>],
+    ) -> Result<Vec<Optimized>, String>;
+
     /// Logits by running statistics.
     ///
     /// # Errors
@@ -135,7 +245,75 @@ pub trait Place {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Processor;
 
+struct OnProcessor {
+    search: Search,
+    problem: SupernetProblem,
+}
+
+impl ConvSearch for OnProcessor {
+    fn step(&mut self, train: Labelled, valid: Labelled, learning_rate: f64) -> Result<SearchResults, String> {
+        let Self { search, problem } = self;
+        let (train, valid) = (Owned::from(train), Owned::from(valid));
+        let report = search.step(problem, &train as &dyn LabelledImages, &valid, learning_rate);
+        let report = report.map_err(|e| e.to_string())?;
+        let read = |vector: &Vector| vector.to_vec().map_err(|e| e.to_string());
+        let theta = read(search.weights())?;
+        Ok(SearchResults {
+            report,
+            alpha_gradient: read(search.alpha_gradient())?,
+            alphas: read(search.alphas())?,
+            momentum: search.momentum().map_or_else(|| Ok(vec![0.0; theta.len()]), read)?,
+            theta,
+            statistics: problem.statistics().to_vec(),
+        })
+    }
+}
+
 impl Place for Processor {
+    fn conv_search<'a>(&'a self, start: SearchStart) -> Result<Box<dyn ConvSearch + 'a>, String> {
+        let largest = start.batches.into_iter().max().unwrap_or(1);
+        let problem = SupernetProblem::new(start.network, start.columns, largest, start.statistics);
+        let vector = |values: Vec<f32>| Vector::from_vec(values, &Cpu).map_err(|e| e.to_string());
+        let search =
+            Search::new(vector(start.theta)?, vector(start.alphas)?, start.config).map_err(|e| e.to_string())?;
+        Ok(Box::new(OnProcessor { search, problem }))
+    }
+
+    fn optimize(
+        &self,
+        optimizer: Optimizer,
+        parameters: &[f32],
+        gradients: &[Vec<f32>],
+    ) -> Result<Vec<Optimized>, String> {
+        let (text, len) = (|e: darts_ops::vector::Error| e.to_string(), parameters.len());
+        let mut parameters = Vector::from_slice(parameters, &Cpu).map_err(text)?;
+        let mut step: Box<dyn FnMut(&mut Vector, &Vector) -> Result<Option<Vec<f32>>, darts_ops::vector::Error>> =
+            match optimizer {
+                Optimizer::Sgd(config, rate) => {
+                    let mut sgd = Sgd::new(config, len, &Cpu).map_err(|e| e.to_string())?;
+                    Box::new(move |w, g| sgd.step(w, g, 1.0, rate).map(|()| None))
+                }
+                Optimizer::Adam(config) => {
+                    let mut adam = Adam::new(config, len, &Cpu).map_err(|e| e.to_string())?;
+                    Box::new(move |w, g| adam.step(w, g).map(|()| None))
+                }
+                Optimizer::Averaged(config, rate) => {
+                    let mut sgd = AveragedSgd::new(config, len, &Cpu).map_err(|e| e.to_string())?;
+                    Box::new(move |w, g| {
+                        sgd.step(w, g, 1.0, rate)?;
+                        sgd.average().to_vec().map(Some)
+                    })
+                }
+            };
+        let mut results = Vec::with_capacity(gradients.len());
+        for gradient in gradients {
+            let gradient = Vector::from_slice(gradient, &Cpu).map_err(text)?;
+            let average = step(&mut parameters, &gradient).map_err(text)?;
+            results.push((parameters.to_vec().map_err(text)?, average));
+        }
+        Ok(results)
+    }
+
     fn conv_evaluation(
         &self,
         network: &ConvNetwork,

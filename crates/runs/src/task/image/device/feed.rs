@@ -11,6 +11,7 @@ use darts_data::transform::Transform;
 use darts_data::{Choice, Choices, Dataset, Loader};
 
 use crate::error::Result;
+use crate::supernet::device::DeviceImages;
 
 /// Bytes that are read at once before they are sent.
 const PIECE: usize = 4 << 20;
@@ -29,6 +30,11 @@ impl DeviceBatch {
     /// N.
     pub(crate) fn len(&self) -> usize {
         self.labels.len
+    }
+
+    /// Where images and classes are.
+    pub(crate) fn place(&self) -> DeviceImages {
+        DeviceImages { images: self.images, labels: self.labels }
     }
 
     /// Appends what makes the images, where they are made on the device.

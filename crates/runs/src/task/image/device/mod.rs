@@ -3,5 +3,4 @@
 pub(crate) mod feed;
 pub(crate) mod score;
 pub(crate) mod search;
-mod supernet;
 pub(crate) mod train;

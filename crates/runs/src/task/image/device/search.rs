@@ -10,13 +10,13 @@ use serde_json::Value;
 
 use super::feed::{DeviceBatch, Feed, send};
 use super::score::Scorer;
-use super::supernet::DeviceSupernet;
 use crate::config::SearchConfig;
 use crate::device::{DeviceSearchTask, DeviceTask};
 use crate::engine::Watch;
 use crate::error::{Error, Result};
 use crate::folder::DataRecord;
 use crate::options::RunOptions;
+use crate::supernet::device::DeviceSupernet;
 use crate::task::image::search::{STATISTICS, Subject};
 use crate::task::image::size;
 use crate::task::{Scores, Seen, Size};
@@ -77,7 +77,7 @@ impl DeviceProblem for DeviceImageSearch {
         evaluation: &Evaluation,
         batch: &DeviceBatch,
     ) -> std::result::Result<(), darts_cells::Error> {
-        self.problem.lay_down(program, evaluation, batch)
+        self.problem.lay_down(program, evaluation, batch.place())
     }
 }
 
@@ -134,7 +134,7 @@ impl DeviceSearchTask for DeviceImageSearch {
         let Self { problem, validation, .. } = self;
         let of = (w, problem.network().config().classes);
         validation.scores(device, of, "validation", watch, &|program, batch, results| {
-            problem.lay_down_validation(program, (w, alpha), batch, results)
+            problem.lay_down_validation(program, (w, alpha), batch.place(), results)
         })
     }
 

@@ -1,5 +1,4 @@
-//! A supernet with everything that its evaluations need, in device memory: the twin of
-//! [`SupernetProblem`](crate::supernet::SupernetProblem).
+//! A supernet with everything that its evaluations need, in device memory: the twin of [`SupernetProblem`](super::SupernetProblem).
 
 use darts_bilevel::Pass;
 use darts_bilevel::device::{DeviceGradients, Evaluation};
@@ -7,9 +6,16 @@ use darts_cells::Error;
 use darts_cells::conv::{ConvNetwork, DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceStatistics, LossConfig};
 use darts_cuda::{Backend, Memory, Program, View, relaxation};
 
-use super::feed::DeviceBatch;
+/// Images with their classes, in device memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct DeviceImages {
+    /// Normalized images `[N, H, W, 3]`.
+    pub(crate) images: View,
+    /// Classes `[N]`.
+    pub(crate) labels: View<u32>,
+}
 
-pub(super) struct DeviceSupernet {
+pub(crate) struct DeviceSupernet {
     network: DeviceConv,
     /// Operations of an edge: columns of α.
     columns: usize,
@@ -21,7 +27,7 @@ pub(super) struct DeviceSupernet {
 
 impl DeviceSupernet {
     /// A problem over `network`, whose edges have `columns` operations, for batches of these sizes, from these running statistics.
-    pub(super) fn new(
+    pub(crate) fn new(
         device: &dyn Backend,
         network: ConvNetwork,
         columns: usize,
@@ -38,22 +44,23 @@ impl DeviceSupernet {
         })
     }
 
-    pub(super) fn network(&self) -> &ConvNetwork {
+    #[cfg(feature = "cuda")]
+    pub(crate) fn network(&self) -> &ConvNetwork {
         self.network.network()
     }
 
-    pub(super) fn statistics(&self) -> View {
+    pub(crate) fn statistics(&self) -> View {
         self.statistics
     }
 
     /// Appends an evaluation of a batch, as the bilevel problem has it.
-    pub(super) fn lay_down(&self, program: &mut Program, at: &Evaluation, batch: &DeviceBatch) -> Result<(), Error> {
+    pub(crate) fn lay_down(&self, program: &mut Program, at: &Evaluation, batch: DeviceImages) -> Result<(), Error> {
         relaxation::softmax(program, at.alpha, self.columns, self.weights);
         let update = (at.pass == Pass::Weight).then_some(self.statistics);
         let DeviceGradients { w: theta, alpha } = at.gradients;
         let gradients = DeviceConvGradients { theta, weights: alpha.map(|_| self.d_weights), images: None };
         let pass = DeviceConvPass { gradients, ..self.pass(at.w, batch, DeviceStatistics::Batch { update }) };
-        self.network.lay_down(program, batch.len(), &pass, at.results)?;
+        self.network.lay_down(program, batch.labels.len, &pass, at.results)?;
         if let Some(alpha) = alpha {
             relaxation::softmax_backward(program, self.weights, self.d_weights, self.columns, alpha);
         }
@@ -61,20 +68,21 @@ impl DeviceSupernet {
     }
 
     /// Appends an evaluation of a batch with the running statistics; returns where its logits will be.
-    pub(super) fn lay_down_validation(
+    #[cfg(feature = "cuda")]
+    pub(crate) fn lay_down_validation(
         &self,
         program: &mut Program,
         (w, alpha): (View, View),
-        batch: &DeviceBatch,
+        batch: DeviceImages,
         results: View<f64>,
     ) -> Result<View, Error> {
         relaxation::softmax(program, alpha, self.columns, self.weights);
         let pass = self.pass(w, batch, DeviceStatistics::Running(self.statistics));
-        self.network.lay_down(program, batch.len(), &pass, results)?;
-        Ok(self.network.logits(batch.len()))
+        self.network.lay_down(program, batch.labels.len, &pass, results)?;
+        Ok(self.network.logits(batch.labels.len))
     }
 
-    fn pass(&self, theta: View, batch: &DeviceBatch, statistics: DeviceStatistics) -> DeviceConvPass {
+    fn pass(&self, theta: View, batch: DeviceImages, statistics: DeviceStatistics) -> DeviceConvPass {
         DeviceConvPass {
             images: batch.images,
             labels: batch.labels,
