@@ -31,7 +31,7 @@ DEVICE Share share(uint32_t thread, uint32_t columns, uint32_t groups) {
 template <int V>
 DEVICE void multiply(const float *a, uint32_t pitch_a, uint32_t half, const float *b, uint32_t pitch_b, uint32_t depth,
                      float (&acc)[4 * V][4]) {
-#pragma unroll 4
+#pragma unroll(V == 1 ? 4 : 2)
     for (uint32_t k = 0; k < depth; k++) {
         float4 columns = load4(b + k * pitch_b);
 #pragma unroll

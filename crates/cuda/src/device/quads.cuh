@@ -41,9 +41,6 @@ DEVICE void transpose(float4 (&v)[4]) {
 // i / n by `magic` = ceil(2^32 / n), 0 for n = 1; exact for i and n below 2^16.
 DEVICE uint32_t quotient(uint32_t i, uint32_t magic) { return magic ? (uint32_t)(((uint64_t)i * magic) >> 32) : i; }
 
-// What `quotient` divides by n with, where the host has not computed it.
-DEVICE uint32_t magic(uint32_t n) { return 0xffffffffu / n + 1; }
-
 // How the threads of a block go over pixels x channels, four by four: pixels innermost in shared memory, channels innermost
 // in device memory. Eight neighbouring threads have neighbouring pixels, the next eight the next channels: no two meet in
 // a bank, and the accesses to device memory are whole sectors.

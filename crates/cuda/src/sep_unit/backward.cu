@@ -27,17 +27,17 @@ struct SepBackwardArgs {
     SepKind kind[SEP_KINDS];
     SepBackward unit[SEP_UNITS];
 };
-static_assert(sizeof(SepBackwardArgs) == 16 + 144 * SEP_KINDS + 200 * SEP_UNITS, "layout of SepBackwardArgs");
+static_assert(sizeof(SepBackwardArgs) == 16 + 168 * SEP_KINDS + 200 * SEP_UNITS, "layout of SepBackwardArgs");
 
-// The pixel of z at number `pixel` of a tile: its index, and how many of the next four columns exist (0: not even it).
+// The pixel of z at number `pixel` of a tile, a multiple of 4: its index, and how many of the next four columns exist (0: not even it).
 struct Pixel {
     size_t index;
     uint32_t image, columns;
 };
 
 DEVICE Pixel pixel_of(const SepKind &kind, const Corner &corner, uint32_t images, uint32_t pixel) {
-    uint32_t line = pixel / kind.tile_w, column = corner.column + pixel - line * kind.tile_w;
-    uint32_t image = line / kind.tile_h, row = corner.row + line - image * kind.tile_h;
+    uint32_t line = quotient(pixel / 4, kind.columns_magic), column = corner.column + pixel - line * kind.tile_w;
+    uint32_t image = quotient(line, kind.tile_h_magic), row = corner.row + line - image * kind.tile_h;
     Pixel at;
     at.image = corner.n + image;
     bool exists = at.image < images && row < kind.out_h && column < kind.out_w;
@@ -100,26 +100,32 @@ DEVICE void multiply_pointwise(const SepKind &kind, const Corner &corner, uint32
     }
 }
 
-// For the thread's patch: its part of the depthwise gradient to `parts` [K*K][patches], and DW of the activated input in place
-// of g. Called by all threads; `parts` may lie where the planes are, unless the shape is only known at run time (K = 0).
+DEVICE Patches patches_of(const SepKind &kind) {
+    return {kind.tile_w / 4, kind.columns_magic, kind.chunk, kind.chunk_magic,
+            patch_rows(kind.tile_h, kind.dilation), kind.patch_rows_magic, kind.tile_n};
+}
+
+// For the thread's patch: its part of the depthwise gradient to `parts` [patches][K*K], and DW of the activated input in place
+// of g. Called by all threads; `parts` may lie where the planes are, unless the shape is only known at run time (K = 0). K*K is
+// odd: neighbouring threads write to different banks.
 template <int K, int F, int D>
 DEVICE void backward_patches(const SepKind &kind, uint32_t channels, const float *planes, const float *depthwise, float *g,
                              float *parts) {
-    uint32_t columns = kind.tile_w / 4, patches = patch_rows(kind.tile_h, kind.dilation);
-    uint32_t count = columns * channels * patches * kind.tile_n;
-    bool active = threadIdx.x < count;
+    uint32_t dilation = K ? D : kind.dilation;
+    Patches patches = patches_of(kind);
+    Patch at = patch_of(threadIdx.x, patches, dilation);
+    bool active = threadIdx.x < patch_count(patches) && at.channel < channels;
     float taps[K ? K * K : 1] = {};
     if (active) {
-        Patch at = patch_of(threadIdx.x, columns, channels, patches, kind.dilation);
         const float *x = planes + at.channel * kind.plane +
                          (at.image * kind.in_h + kind.factor * at.row) * kind.in_w + kind.factor * at.column;
-        uint32_t step = kind.dilation * kind.in_w;
+        uint32_t step = dilation * kind.in_w;
         float *here = g + at.channel * kind.pitch + at.image * kind.tile_h * kind.tile_w + at.column;
         float mine[4][4];
         // The registers of one product at a time: g is kept, y takes its place.
 #pragma unroll
         for (uint32_t r = 0; r < 4; r++) {
-            uint32_t row = at.row + r * kind.dilation;
+            uint32_t row = at.row + r * dilation;
             float4 quad = row < kind.tile_h ? load4(here + row * kind.tile_w) : splat_quad(0.0f);
             mine[r][0] = quad.x;
             mine[r][1] = quad.y;
@@ -130,7 +136,7 @@ DEVICE void backward_patches(const SepKind &kind, uint32_t channels, const float
         convolve<K, F, D>(x, step, depthwise + at.channel * kind.kernel * kind.kernel, kind, acc);
 #pragma unroll
         for (uint32_t r = 0; r < 4; r++) {
-            uint32_t row = at.row + r * kind.dilation;
+            uint32_t row = at.row + r * dilation;
             if (row < kind.tile_h) {
                 store4(here + row * kind.tile_w, make_float4(acc[r][0], acc[r][1], acc[r][2], acc[r][3]));
             }
@@ -142,7 +148,7 @@ DEVICE void backward_patches(const SepKind &kind, uint32_t channels, const float
                     const float *row = x + (kind.factor * r + t / kind.kernel) * step + kind.dilation * (t % kind.kernel);
                     for (uint32_t j = 0; j < 4; j++) sum = fmaf(mine[r][j], row[kind.factor * j], sum);
                 }
-                parts[t * count + threadIdx.x] = sum;
+                parts[threadIdx.x * kind.kernel * kind.kernel + t] = sum;
             }
         } else {
             correlate<K, F, D>(x, step, mine, taps);
@@ -151,27 +157,29 @@ DEVICE void backward_patches(const SepKind &kind, uint32_t channels, const float
     BARRIER();
     if (K != 0 && active) {
 #pragma unroll
-        for (int t = 0; t < K * K; t++) parts[t * count + threadIdx.x] = taps[t];
+        for (int t = 0; t < K * K; t++) parts[threadIdx.x * (K * K) + t] = taps[t];
     }
 }
 
 // The depthwise gradient of a chunk from the parts of its patches, written or added.
+template <int K>
 DEVICE void sum_taps(const SepKind &kind, uint32_t channels, const float *parts, float *to, bool add) {
-    uint32_t columns = kind.tile_w / 4, others = patch_rows(kind.tile_h, kind.dilation) * kind.tile_n;
-    uint32_t count = columns * channels * others, taps = kind.kernel * kind.kernel;
+    Patches patches = patches_of(kind);
+    uint32_t others = patches.rows * kind.tile_n, taps = K ? K * K : kind.kernel * kind.kernel;
     for (uint32_t i = threadIdx.x; i < channels * taps; i += SEP_THREADS) {
         uint32_t channel = i / taps, tap = i - channel * taps;
         float sum = 0.0f;
         for (uint32_t other = 0; other < others; other++) {
-            const float *part = parts + tap * count + (other * channels + channel) * columns;
-            for (uint32_t column = 0; column < columns; column++) sum += part[column];
+            const float *part = parts + (other * kind.chunk + channel) * patches.columns * taps + tap;
+            for (uint32_t column = 0; column < patches.columns; column++) sum += part[column * taps];
         }
         to[i] = add ? to[i] + sum : sum;
     }
 }
 
 // Grid: for each kind its units x runs of input channels x blocks that share the tiles.
-KERNEL_RESIDENT(sep_unit_backward, SepBackwardArgs, SEP_THREADS, 2) {
+template <bool LARGE>
+DEVICE void backward_units(const SepBackwardArgs &args) {
     DYN_SMEM(float, shared);
     uint32_t number = 0;
     while (number + 1 < args.kinds && blockIdx.x >= args.kind[number + 1].first_block) number++;
@@ -182,7 +190,8 @@ KERNEL_RESIDENT(sep_unit_backward, SepBackwardArgs, SEP_THREADS, 2) {
     uint32_t c0 = block % kind.chunks * kind.chunk, channels = min(kind.chunk, kind.c_in - c0);
     const SepBackward &unit = args.unit[kind.first_unit + block / kind.chunks];
     bool weights = unit.d_pointwise != nullptr;
-    Planes planes = {kind.tile_n, kind.in_h, kind.in_w, kind.plane, kind.chunk / 4, kind.quads_magic, kind.step, 1};
+    Planes planes = {kind.tile_n, kind.in_h, kind.in_w, kind.plane, kind.chunk / 4, kind.quads_magic, kind.across_magic,
+                     kind.in_h_magic, kind.step, 1};
     Source from = {unit.x, unit.scale, unit.shift, args.n, args.h, args.w, kind.c_in, true, unit.wide != 0};
     float *dz = shared + kind.rows_at;
     float *g = shared + kind.more_at;
@@ -192,7 +201,7 @@ KERNEL_RESIDENT(sep_unit_backward, SepBackwardArgs, SEP_THREADS, 2) {
     uint32_t taps = kind.kernel * kind.kernel, pitch_w = kind.chunk + 4;
     for (uint32_t i = threadIdx.x; i < channels * taps; i += SEP_THREADS) depthwise[i] = unit.depthwise[c0 * taps + i];
     for (uint32_t i = threadIdx.x; i < kind.c_out * kind.chunk; i += SEP_THREADS) {
-        uint32_t o = i / kind.chunk, c = i - o * kind.chunk;
+        uint32_t o = quotient(i, kind.chunk_magic), c = i - o * kind.chunk;
         pointwise[o * pitch_w + c] = c < channels ? unit.pointwise[(size_t)o * kind.c_in + c0 + c] : 0.0f;
     }
     float *d_depthwise = unit.d_depthwise + (size_t)slot * kind.c_in * taps + c0 * taps;
@@ -201,13 +210,15 @@ KERNEL_RESIDENT(sep_unit_backward, SepBackwardArgs, SEP_THREADS, 2) {
     // pairs than threads, several threads share the pixels of one.
     uint32_t rows_o = (kind.c_out + 3) / 4, rows_c = (channels + 3) / 4, pairs = rows_o * rows_c;
     uint32_t quads = kind.pixels / 4, sharing = pairs < SEP_THREADS ? min(SEP_THREADS / pairs, quads) : 1;
+    uint32_t my_first = threadIdx.x / pairs, my_pair = threadIdx.x - my_first * pairs;
+    uint32_t my_o = my_pair / rows_c, my_c = my_pair - my_o * rows_c;
     for (uint32_t tile = slot; tile < kind.tiles; tile += kind.splits) {
         Corner corner = corner_of(kind, tile);
         bool add = tile != slot;
         if (weights) {
             int y0 = (int)(kind.stride * corner.row) - (int)kind.padding;
             int x0 = (int)(kind.stride * corner.column) - (int)kind.padding;
-            load_planes<false>(shared, planes, from, corner.n, y0, x0, c0);
+            load_planes(shared, planes, from, corner.n, y0, x0, c0);
         }
         load_upstream(kind, corner, args.n, unit.upstream, dz);
         BARRIER();
@@ -221,13 +232,16 @@ KERNEL_RESIDENT(sep_unit_backward, SepBackwardArgs, SEP_THREADS, 2) {
         // From here on, g becomes y = DW(relu(a*x + b)).
         if (!weights) continue;
 #define BACKWARD_PATCHES(K, F, D) backward_patches<K, F, D>(kind, channels, shared, depthwise, g, parts)
-        SEP_DISPATCH(kind.kernel, kind.factor, kind.dilation, BACKWARD_PATCHES)
+        if constexpr (LARGE) {
+            SEP_DISPATCH_LARGE(kind.kernel, kind.factor, kind.dilation, BACKWARD_PATCHES)
+        } else {
+            SEP_DISPATCH_SMALL(kind.kernel, kind.factor, kind.dilation, BACKWARD_PATCHES)
+        }
         float acc[4][4] = {};
         if (sharing > 1) {
-            uint32_t pair = threadIdx.x % pairs, first = threadIdx.x / pairs;
-            if (first < sharing) {
-                multiply_rows(dz + pair / rows_c * kind.pitch, kind.pitch, rows_o, g + pair % rows_c * kind.pitch, kind.pitch,
-                              rows_c, first, sharing, quads, acc);
+            if (my_first < sharing) {
+                multiply_rows(dz + my_o * kind.pitch, kind.pitch, rows_o, g + my_c * kind.pitch, kind.pitch, rows_c, my_first,
+                              sharing, quads, acc);
             }
         } else {
             for (uint32_t pair = threadIdx.x; pair < pairs; pair += SEP_THREADS) {
@@ -245,7 +259,13 @@ KERNEL_RESIDENT(sep_unit_backward, SepBackwardArgs, SEP_THREADS, 2) {
             }
         }
         BARRIER();
-        sum_taps(kind, channels, parts, d_depthwise, add);
+        if (!LARGE && kind.kernel == 3) {
+            sum_taps<3>(kind, channels, parts, d_depthwise, add);
+        } else if (!LARGE) {
+            sum_taps<5>(kind, channels, parts, d_depthwise, add);
+        } else {
+            sum_taps<0>(kind, channels, parts, d_depthwise, add);
+        }
         if (sharing > 1) {
             // In place of dz, which has been read: [4*4][threads].
 #pragma unroll
@@ -266,3 +286,9 @@ KERNEL_RESIDENT(sep_unit_backward, SepBackwardArgs, SEP_THREADS, 2) {
         BARRIER();
     }
 }
+
+// Kernels of 3 and 5 rows.
+KERNEL_RESIDENT(sep_unit_backward, SepBackwardArgs, SEP_THREADS, SEP_RESIDENT) { backward_units<false>(args); }
+
+// All others.
+KERNEL_RESIDENT(sep_unit_backward_large, SepBackwardArgs, SEP_THREADS, 2) { backward_units<true>(args); }

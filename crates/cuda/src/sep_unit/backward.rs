@@ -13,6 +13,7 @@ use crate::quads::UpstreamArgs;
 use crate::view::View;
 
 pub(super) static KERNEL: Kernel = Kernel::new("sep_unit_backward", 256);
+pub(super) static LARGE: Kernel = Kernel::new("sep_unit_backward_large", 256);
 
 args! {
     struct UnitArgs: 200 {
@@ -29,7 +30,7 @@ args! {
         pad: u32,
     }
 
-    struct BackwardArgs: 3792 {
+    struct BackwardArgs: 3888 {
         n: u32,
         h: u32,
         w: u32,
@@ -119,7 +120,8 @@ pub(super) fn push(program: &mut Program, images: Images, inputs: &[Backward], s
         };
         all.kind[..kinds.len()].copy_from_slice(&kinds);
         all.unit[..args.len()].copy_from_slice(&args);
-        program.push(&KERNEL, [blocks, 1, 1], 4 * floats as u32, &all);
+        let kernel = if shapes[launch[0][0]].is_small() { &KERNEL } else { &LARGE };
+        program.push(kernel, [blocks, 1, 1], 4 * floats as u32, &all);
     }
     fold::weights(program, &folds);
     used

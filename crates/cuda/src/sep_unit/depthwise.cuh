@@ -13,6 +13,13 @@
 #define SEP_UNITS 16
 #define SEP_THREADS 256
 
+// Blocks that share a multiprocessor: what registers allow without spills.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#define SEP_RESIDENT 3
+#else
+#define SEP_RESIDENT 2
+#endif
+
 // What units of one shape share: the shape, and how their images are cut into tiles.
 struct SepKind {
     // K; f, e and g as above; s; zeros around the image.
@@ -26,6 +33,8 @@ struct SepKind {
     uint32_t pixels, pitch;
     // Input channels at a time, such runs there are, and what divides by the quads of one and of C_out.
     uint32_t chunk, chunks, quads_magic, quads_out_magic;
+    // What divides by tile_w / 4, by chunk, by the rows of patches, by tile_h, by in_w / 4 and by in_h.
+    uint32_t columns_magic, chunk_magic, patch_rows_magic, tile_h_magic, across_magic, in_h_magic;
     // Forward: output channels of a block. Backward: blocks that share the tiles.
     uint32_t split, splits;
     // Units of this kind; forward: how many a block computes of the same x.
@@ -34,7 +43,7 @@ struct SepKind {
     // Where things lie in shared memory, in floats: planes are first.
     uint32_t rows_at, more_at, pointwise_at, depthwise_at, taps_at;
 };
-static_assert(sizeof(SepKind) == 144, "layout of SepKind");
+static_assert(sizeof(SepKind) == 168, "layout of SepKind");
 
 // First image, row and column of z in a tile.
 struct Corner {
@@ -51,9 +60,9 @@ DEVICE Corner corner_of(const SepKind &kind, uint32_t tile) {
 }
 
 // A tile's input: `images` times `rows` rows of `columns` floats make a plane, and there are 4 * quads planes. Neighbours lie
-// `step` apart in an image that holds zeros between its pixels where `up` > 1.
+// `step` apart in an image that holds zeros between its pixels where `up` > 1. The magics divide by quads, columns / 4, rows.
 struct Planes {
-    uint32_t images, rows, columns, plane, quads, quads_magic, step, up;
+    uint32_t images, rows, columns, plane, quads, quads_magic, across_magic, rows_magic, step, up;
 };
 
 // Images [n, h, w, c] and, where `activate`, relu(scale*x + shift) in place of x (null scale: relu(x)).
@@ -63,36 +72,27 @@ struct Source {
     bool activate, wide;
 };
 
-// Where a row or column of the image with zeros between its pixels lies in the image itself; -1 for what is outside or a zero.
-template <bool UP> DEVICE int pixel_at(int i, int up, uint32_t size) {
-    if (UP) return i >= 0 && i % up == 0 && i / up < (int)size ? i / up : -1;
-    return (uint32_t)i < size ? i : -1;
-}
-
 // Channels [c0, c0 + 4*quads) of the tile whose first image, row and column are n0, y0 and x0, into planes. What lies
 // outside of the image is 0, after the activation; the planes of a quad of which no channel exists stay as they are.
-template <bool UP>
 DEVICE void load_planes(float *planes, const Planes &p, const Source &from, uint32_t n0, int y0, int x0, uint32_t c0) {
     uint32_t across = p.columns / 4, slots = p.images * p.rows * across;
-    uint32_t across_magic = magic(across), rows_magic = magic(p.rows);
     int up = (int)p.up;
     for (uint32_t index = threadIdx.x; index < tile4_count(slots, p.quads); index += SEP_THREADS) {
         Tile4 at = tile4(index, p.quads, p.quads_magic);
         uint32_t c = c0 + 4 * at.quad;
         if (at.slot >= slots || c >= from.c) continue;
-        uint32_t line = quotient(at.slot, across_magic), image = quotient(line, rows_magic);
-        int y = pixel_at<UP>(y0 + (int)((line - image * p.rows) * p.step), up, from.h);
+        uint32_t line = quotient(at.slot, p.across_magic), image = quotient(line, p.rows_magic);
+        int y = y0 + (int)((line - image * p.rows) * p.step);
         int x = x0 + (int)(4 * (at.slot - line * across) * p.step);
-        bool inside = n0 + image < from.n && y >= 0;
-        const float *row = from.x + ((size_t)(n0 + image) * from.h + (inside ? y : 0)) * from.w * from.c + c;
+        bool inside = n0 + image < from.n && y >= 0 && y % up == 0 && y / up < (int)from.h;
+        const float *row = from.x + ((size_t)(n0 + image) * from.h + (inside ? y / up : 0)) * from.w * from.c + c;
         float4 v[4];
         bool there[4];
         // Loads first, all at once: their latencies overlap.
 #pragma unroll
         for (int j = 0; j < 4; j++, x += (int)p.step) {
-            int column = pixel_at<UP>(x, up, from.w);
-            there[j] = inside && column >= 0;
-            v[j] = there[j] ? load_quad(row + (uint32_t)column * from.c, from.c - c, from.wide) : splat_quad(0.0f);
+            there[j] = inside && x >= 0 && x % up == 0 && x / up < (int)from.w;
+            v[j] = there[j] ? load_quad(row + (size_t)(x / up) * from.c, from.c - c, from.wide) : splat_quad(0.0f);
         }
         if (from.activate) {
             float4 scale = splat_quad(1.0f), shift = splat_quad(0.0f);
@@ -122,14 +122,22 @@ DEVICE uint32_t patch_rows(uint32_t rows, uint32_t dilation) {
     return (((rows + dilation - 1) / dilation + 3) / 4) * dilation;
 }
 
-DEVICE Patch patch_of(uint32_t index, uint32_t columns, uint32_t channels, uint32_t rows, uint32_t dilation) {
+// How the patches of a tile follow each other: columns, then channels of the chunk, whether they exist or not, then rows of
+// patches, then images; and what divides by the first three numbers.
+struct Patches {
+    uint32_t columns, columns_magic, channels, channels_magic, rows, rows_magic, images;
+};
+
+DEVICE uint32_t patch_count(const Patches &p) { return p.columns * p.channels * p.rows * p.images; }
+
+DEVICE Patch patch_of(uint32_t index, const Patches &p, uint32_t dilation) {
     Patch patch;
-    uint32_t rest = index / columns;
-    patch.column = 4 * (index - rest * columns);
-    patch.channel = rest % channels;
-    rest /= channels;
-    uint32_t row = rest % rows;
-    patch.image = rest / rows;
+    uint32_t rest = quotient(index, p.columns_magic);
+    patch.column = 4 * (index - rest * p.columns);
+    uint32_t next = quotient(rest, p.channels_magic);
+    patch.channel = rest - next * p.channels;
+    patch.image = quotient(next, p.rows_magic);
+    uint32_t row = next - patch.image * p.rows;
     patch.row = row / dilation * 4 * dilation + row % dilation;
     return patch;
 }
@@ -209,8 +217,8 @@ DEVICE void correlate(const float *x, uint32_t step, const float (&g)[4][4], flo
     }
 }
 
-// Calls CALL(K, F, D) with the shape as constants where there is such code, CALL(0, 0, 0) elsewhere.
-#define SEP_DISPATCH(k, f, e, CALL)                                                                                     \
+// Calls CALL(K, F, D) with the shape as constants: small kernels, whose products fit few registers.
+#define SEP_DISPATCH_SMALL(k, f, e, CALL)                                                                               \
     if ((k) == 3 && (f) == 1 && (e) == 1) {                                                                             \
         CALL(3, 1, 1);                                                                                                  \
     } else if ((k) == 5 && (f) == 1 && (e) == 1) {                                                                      \
@@ -223,7 +231,11 @@ DEVICE void correlate(const float *x, uint32_t step, const float (&g)[4][4], flo
         CALL(3, 2, 1);                                                                                                  \
     } else if ((k) == 5 && (f) == 2 && (e) == 1) {                                                                      \
         CALL(5, 2, 1);                                                                                                  \
-    } else if ((k) == 7 && (f) == 1 && (e) == 1) {                                                                      \
+    }
+
+// The same for all others; CALL(0, 0, 0) where there is no code with the shape as constants.
+#define SEP_DISPATCH_LARGE(k, f, e, CALL)                                                                               \
+    if ((k) == 7 && (f) == 1 && (e) == 1) {                                                                             \
         CALL(7, 1, 1);                                                                                                  \
     } else if ((k) == 7 && (f) == 2 && (e) == 1) {                                                                      \
         CALL(7, 2, 1);                                                                                                  \

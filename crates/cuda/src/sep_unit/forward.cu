@@ -25,30 +25,33 @@ struct SepForwardArgs {
     SepKind kind[SEP_KINDS];
     SepForward unit[SEP_UNITS];
 };
-static_assert(sizeof(SepForwardArgs) == 16 + 144 * SEP_KINDS + 64 * SEP_UNITS, "layout of SepForwardArgs");
+static_assert(sizeof(SepForwardArgs) == 16 + 168 * SEP_KINDS + 64 * SEP_UNITS, "layout of SepForwardArgs");
 
 // DW of the chunk's first `channels` channels into rows of pixels.
 template <int K, int F, int D>
 DEVICE void forward_patches(const SepKind &kind, uint32_t channels, const float *planes, const float *depthwise, float *rows) {
-    uint32_t columns = kind.tile_w / 4, patches = patch_rows(kind.tile_h, kind.dilation);
-    uint32_t count = columns * channels * patches * kind.tile_n;
-    for (uint32_t index = threadIdx.x; index < count; index += SEP_THREADS) {
-        Patch at = patch_of(index, columns, channels, patches, kind.dilation);
+    uint32_t dilation = K ? D : kind.dilation;
+    Patches patches = {kind.tile_w / 4, kind.columns_magic, kind.chunk, kind.chunk_magic,
+                       patch_rows(kind.tile_h, dilation), kind.patch_rows_magic, kind.tile_n};
+    for (uint32_t index = threadIdx.x; index < patch_count(patches); index += SEP_THREADS) {
+        Patch at = patch_of(index, patches, dilation);
+        if (at.channel >= channels) continue;
         const float *x = planes + at.channel * kind.plane +
                          (at.image * kind.in_h + kind.factor * at.row) * kind.in_w + kind.factor * at.column;
         float acc[4][4] = {};
-        convolve<K, F, D>(x, kind.dilation * kind.in_w, depthwise + at.channel * kind.kernel * kind.kernel, kind, acc);
+        convolve<K, F, D>(x, dilation * kind.in_w, depthwise + at.channel * kind.kernel * kind.kernel, kind, acc);
         float *y = rows + at.channel * kind.pitch + at.image * kind.tile_h * kind.tile_w + at.column;
 #pragma unroll
         for (uint32_t r = 0; r < 4; r++) {
-            uint32_t row = at.row + r * kind.dilation;
+            uint32_t row = at.row + r * dilation;
             if (row < kind.tile_h) store4(y + row * kind.tile_w, make_float4(acc[r][0], acc[r][1], acc[r][2], acc[r][3]));
         }
     }
 }
 
 // Grid: for each kind its tiles x runs of output channels x groups of units that one block computes one after the other.
-KERNEL_RESIDENT(sep_unit_forward, SepForwardArgs, SEP_THREADS, 2) {
+template <bool LARGE>
+DEVICE void forward_units(const SepForwardArgs &args) {
     DYN_SMEM(float, shared);
     uint32_t number = 0;
     while (number + 1 < args.kinds && blockIdx.x >= args.kind[number + 1].first_block) number++;
@@ -62,7 +65,8 @@ KERNEL_RESIDENT(sep_unit_forward, SepForwardArgs, SEP_THREADS, 2) {
     Corner at = corner_of(kind, tile);
     int y0 = (int)(kind.stride * at.row) - (int)kind.padding;
     int x0 = (int)(kind.stride * at.column) - (int)kind.padding;
-    Planes planes = {kind.tile_n, kind.in_h, kind.in_w, kind.plane, kind.chunk / 4, kind.quads_magic, kind.step, 1};
+    Planes planes = {kind.tile_n, kind.in_h, kind.in_w, kind.plane, kind.chunk / 4, kind.quads_magic, kind.across_magic,
+                     kind.in_h_magic, kind.step, 1};
     float *rows = shared + kind.rows_at;
     float *pointwise = shared + kind.pointwise_at;
     float *depthwise = shared + kind.depthwise_at;
@@ -70,64 +74,93 @@ KERNEL_RESIDENT(sep_unit_forward, SepForwardArgs, SEP_THREADS, 2) {
     uint32_t outputs = min(kind.split, kind.c_out - o0), pitch_w = kind.split + 4;
     uint32_t columns = kind.split / 4, groups = (kind.pixels + 7) / 8;
     Share mine = share(threadIdx.x, columns, groups);
+    uint32_t o = o0 + 4 * mine.column;
     for (uint32_t u = first; u < end; u++) {
         const SepForward &unit = args.unit[u];
-        float acc[8][4] = {};
+        bool wide_z = unit.wide & SEP_WIDE_Z;
         for (uint32_t chunk = 0; chunk < kind.chunks; chunk++) {
             uint32_t c0 = chunk * kind.chunk, channels = min(kind.chunk, kind.c_in - c0);
             if (u == first || kind.chunks > 1) {
                 Source from = {unit.x, unit.scale, unit.shift, args.n, args.h, args.w,
                                kind.c_in, true, (unit.wide & SEP_WIDE_X) != 0};
-                load_planes<false>(shared, planes, from, at.n, y0, x0, c0);
+                load_planes(shared, planes, from, at.n, y0, x0, c0);
             }
             for (uint32_t i = threadIdx.x; i < channels * taps; i += SEP_THREADS) {
                 depthwise[i] = unit.depthwise[c0 * taps + i];
             }
-            for (uint32_t i = threadIdx.x; i < kind.split * channels; i += SEP_THREADS) {
-                uint32_t o = i / channels, c = i - o * channels;
-                float weight = o < outputs ? unit.pointwise[(size_t)(o0 + o) * kind.c_in + c0 + c] : 0.0f;
-                pointwise[c * pitch_w + o] = weight;
+            for (uint32_t i = threadIdx.x; i < kind.split * kind.chunk; i += SEP_THREADS) {
+                uint32_t out = quotient(i, kind.chunk_magic), c = i - out * kind.chunk;
+                if (c >= channels) continue;
+                float weight = out < outputs ? unit.pointwise[(size_t)(o0 + out) * kind.c_in + c0 + c] : 0.0f;
+                pointwise[c * pitch_w + out] = weight;
             }
             BARRIER();
 #define FORWARD_PATCHES(K, F, D) forward_patches<K, F, D>(kind, channels, shared, depthwise, rows)
-            SEP_DISPATCH(kind.kernel, kind.factor, kind.dilation, FORWARD_PATCHES)
-            BARRIER();
-            if (mine.active) {
-                multiply<2>(rows + 4 * mine.group, kind.pitch, 4 * groups, pointwise + 4 * mine.column, pitch_w, channels,
-                            acc);
+            if constexpr (LARGE) {
+                SEP_DISPATCH_LARGE(kind.kernel, kind.factor, kind.dilation, FORWARD_PATCHES)
+            } else {
+                SEP_DISPATCH_SMALL(kind.kernel, kind.factor, kind.dilation, FORWARD_PATCHES)
             }
             BARRIER();
-        }
-        float sum[4] = {}, square[4] = {};
-        uint32_t o = o0 + 4 * mine.column;
-        if (mine.active && o < kind.c_out) {
+            bool last = chunk + 1 == kind.chunks;
+            float sum[4] = {}, square[4] = {};
+            if (mine.active && o < kind.c_out) {
+                // Where there are several chunks, z holds the sums in between: registers of one product at a time.
+                float *z[2];
+                uint32_t count[2];
+                float acc[8][4] = {};
 #pragma unroll
-            for (uint32_t v = 0; v < 2; v++) {
-                uint32_t pixel = 4 * (mine.group + v * groups);
-                uint32_t line = pixel / kind.tile_w, column = at.column + pixel - line * kind.tile_w;
-                uint32_t image = line / kind.tile_h, row = at.row + line - image * kind.tile_h;
-                if (pixel >= kind.pixels || at.n + image >= args.n || row >= kind.out_h) continue;
-                size_t index = ((size_t)(at.n + image) * kind.out_h + row) * kind.out_w + column;
+                for (uint32_t v = 0; v < 2; v++) {
+                    uint32_t pixel = 4 * (mine.group + v * groups);
+                    uint32_t line = quotient(pixel / 4, kind.columns_magic);
+                    uint32_t column = at.column + pixel - line * kind.tile_w;
+                    uint32_t image = quotient(line, kind.tile_h_magic), row = at.row + line - image * kind.tile_h;
+                    bool exists = pixel < kind.pixels && at.n + image < args.n && row < kind.out_h && column < kind.out_w;
+                    size_t index = ((size_t)(at.n + image) * kind.out_h + row) * kind.out_w + column;
+                    z[v] = unit.z + index * kind.c_out + o;
+                    count[v] = exists ? min(kind.out_w - column, 4u) : 0;
 #pragma unroll
-                for (uint32_t j = 0; j < 4; j++) {
-                    if (column + j >= kind.out_w) break;
-                    const float(&z)[4] = acc[4 * v + j];
-                    store_quad(unit.z + (index + j) * kind.c_out + o, make_float4(z[0], z[1], z[2], z[3]), kind.c_out - o,
-                               unit.wide & SEP_WIDE_Z);
+                    for (uint32_t j = 0; j < 4; j++) {
+                        if (chunk == 0 || j >= count[v]) continue;
+                        float4 quad = load_quad(z[v] + j * kind.c_out, kind.c_out - o, wide_z);
+                        acc[4 * v + j][0] = quad.x;
+                        acc[4 * v + j][1] = quad.y;
+                        acc[4 * v + j][2] = quad.z;
+                        acc[4 * v + j][3] = quad.w;
+                    }
+                }
+                multiply<2>(rows + 4 * mine.group, kind.pitch, 4 * groups, pointwise + 4 * mine.column, pitch_w, channels,
+                            acc);
 #pragma unroll
-                    for (uint32_t c = 0; c < 4; c++) {
-                        sum[c] += z[c];
-                        square[c] = fmaf(z[c], z[c], square[c]);
+                for (uint32_t v = 0; v < 2; v++) {
+#pragma unroll
+                    for (uint32_t j = 0; j < 4; j++) {
+                        if (j >= count[v]) break;
+                        const float(&value)[4] = acc[4 * v + j];
+                        store_quad(z[v] + j * kind.c_out, make_float4(value[0], value[1], value[2], value[3]),
+                                   kind.c_out - o, wide_z);
+                        if (!last) continue;
+#pragma unroll
+                        for (uint32_t c = 0; c < 4; c++) {
+                            sum[c] += value[c];
+                            square[c] = fmaf(value[c], value[c], square[c]);
+                        }
                     }
                 }
             }
+            if (last && unit.partials) {
+                // The same for all threads of the block.
+                float *to = unit.partials + (size_t)tile * 2 * kind.c_out + o0;
+                column_sums(mine, columns, groups, sum, square, rows, to, kind.c_out, outputs);
+            }
+            // The next chunk, or unit, overwrites what this one has read last.
+            BARRIER();
         }
-        if (unit.partials) {
-            // The same for all threads of the block.
-            float *to = unit.partials + (size_t)tile * 2 * kind.c_out + o0;
-            column_sums(mine, columns, groups, sum, square, rows, to, kind.c_out, outputs);
-        }
-        // The next unit overwrites what this one has read last.
-        BARRIER();
     }
 }
+
+// Kernels of 3 and 5 rows.
+KERNEL_RESIDENT(sep_unit_forward, SepForwardArgs, SEP_THREADS, SEP_RESIDENT) { forward_units<false>(args); }
+
+// All others.
+KERNEL_RESIDENT(sep_unit_forward_large, SepForwardArgs, SEP_THREADS, 2) { forward_units<true>(args); }

@@ -10,6 +10,7 @@ use crate::program::{Kernel, Program};
 use crate::view::View;
 
 pub(super) static KERNEL: Kernel = Kernel::new("sep_unit_forward", 256);
+pub(super) static LARGE: Kernel = Kernel::new("sep_unit_forward_large", 256);
 
 const WIDE_X: u32 = 1;
 const WIDE_Z: u32 = 2;
@@ -30,7 +31,7 @@ args! {
         pad: u32,
     }
 
-    struct ForwardArgs: 1616 {
+    struct ForwardArgs: 1712 {
         n: u32,
         h: u32,
         w: u32,
@@ -94,7 +95,8 @@ pub(super) fn push(program: &mut Program, images: Images, inputs: &[Forward], sc
         };
         all.kind[..kinds.len()].copy_from_slice(&kinds);
         all.unit[..args.len()].copy_from_slice(&args);
-        program.push(&KERNEL, [blocks, 1, 1], 4 * floats as u32, &all);
+        let kernel = if shapes[launch[0][0]].is_small() { &KERNEL } else { &LARGE };
+        program.push(kernel, [blocks, 1, 1], 4 * floats as u32, &all);
     }
     fold::partials(program, &folds);
 }

@@ -15,7 +15,9 @@ struct SepInputUnit {
     uint32_t kernel, stride, dilation, padding;
     uint32_t out_h, out_w;
     // Rows and columns of g, with zeros between its pixels, that a tile takes, and floats of a plane of them.
-    uint32_t in_h, in_w, plane, pad;
+    uint32_t in_h, in_w, plane;
+    // What divides by in_h, by in_w / 4 and by the rows of patches.
+    uint32_t in_h_magic, across_magic, patch_rows_magic;
 };
 
 // Units [first, first + count) read the same x. du: overwritten or added to. partials [tile][2*C], overwritten: [sum du | sum
@@ -36,12 +38,14 @@ struct SepInputArgs {
     // tile_n * tile_h * tile_w, and the floats of a row of so many.
     uint32_t pixels, pitch;
     uint32_t chunk, quads_magic;
+    // What divides by tile_w / 4, by chunk and by tile_h.
+    uint32_t columns_magic, chunk_magic, tile_h_magic;
     // In shared memory: planes of g, then these, in floats.
-    uint32_t rows_at, depthwise_at, pad;
+    uint32_t rows_at, depthwise_at;
     SepInput input[SEP_UNITS];
     SepInputUnit unit[SEP_UNITS];
 };
-static_assert(sizeof(SepInputArgs) == 64 + (56 + 56) * SEP_UNITS, "layout of SepInputArgs");
+static_assert(sizeof(SepInputArgs) == 72 + (56 + 64) * SEP_UNITS, "layout of SepInputArgs");
 
 // DW^T of a unit into rows [chunk][pitch], written or added.
 template <int K, int D>
@@ -52,17 +56,19 @@ DEVICE void input_patches(const SepInputArgs &args, const SepInputUnit &unit, ui
     kind.kernel = unit.kernel;
     kind.factor = 1;
     kind.dilation = unit.dilation;
-    uint32_t columns = args.tile_w / 4, patches = patch_rows(args.tile_h, unit.dilation);
-    uint32_t count = columns * channels * patches * args.tile_n;
-    for (uint32_t index = threadIdx.x; index < count; index += SEP_THREADS) {
-        Patch at = patch_of(index, columns, channels, patches, unit.dilation);
+    uint32_t dilation = K ? D : unit.dilation;
+    Patches patches = {args.tile_w / 4, args.columns_magic, args.chunk, args.chunk_magic,
+                       patch_rows(args.tile_h, dilation), unit.patch_rows_magic, args.tile_n};
+    for (uint32_t index = threadIdx.x; index < patch_count(patches); index += SEP_THREADS) {
+        Patch at = patch_of(index, patches, dilation);
+        if (at.channel >= channels) continue;
         const float *g = planes + at.channel * unit.plane + (at.image * unit.in_h + at.row) * unit.in_w + at.column;
         float *to = rows + at.channel * args.pitch + at.image * args.tile_h * args.tile_w + at.column;
         float acc[4][4] = {};
-        convolve<K, 1, D>(g, unit.dilation * unit.in_w, depthwise + at.channel * unit.kernel * unit.kernel, kind, acc);
+        convolve<K, 1, D>(g, dilation * unit.in_w, depthwise + at.channel * unit.kernel * unit.kernel, kind, acc);
 #pragma unroll
         for (uint32_t r = 0; r < 4; r++) {
-            uint32_t row = at.row + r * unit.dilation;
+            uint32_t row = at.row + r * dilation;
             if (row >= args.tile_h) continue;
             float4 value = make_float4(acc[r][0], acc[r][1], acc[r][2], acc[r][3]);
             if (add) value = add_quad(value, load4(to + row * args.tile_w));
@@ -72,7 +78,7 @@ DEVICE void input_patches(const SepInputArgs &args, const SepInputUnit &unit, ui
 }
 
 // Grid: tiles, runs of channels, inputs.
-KERNEL_RESIDENT(sep_unit_input, SepInputArgs, SEP_THREADS, 2) {
+KERNEL_RESIDENT(sep_unit_input, SepInputArgs, SEP_THREADS, SEP_RESIDENT) {
     DYN_SMEM(float, shared);
     const SepInput &input = args.input[blockIdx.z];
     uint32_t tile = blockIdx.x;
@@ -85,13 +91,15 @@ KERNEL_RESIDENT(sep_unit_input, SepInputArgs, SEP_THREADS, 2) {
     bool wide = input.flags & SEP_WIDE;
     for (uint32_t u = input.first; u < input.first + input.count; u++) {
         const SepInputUnit &unit = args.unit[u];
-        Planes planes = {args.tile_n, unit.in_h, unit.in_w, unit.plane, args.chunk / 4, args.quads_magic, 1, unit.stride};
+        Planes planes = {args.tile_n, unit.in_h, unit.in_w, unit.plane, args.chunk / 4, args.quads_magic, unit.across_magic,
+                         unit.in_h_magic, 1, 1};
         Source from = {unit.g, nullptr, nullptr, args.n, unit.out_h, unit.out_w, args.c, false, wide};
         int y0 = (int)row0 - (int)unit.padding, x0 = (int)column0 - (int)unit.padding;
-        if (unit.stride > 1) {
-            load_planes<true>(shared, planes, from, n0, y0, x0, c0);
+        if (unit.stride == 1) {
+            load_planes(shared, planes, from, n0, y0, x0, c0);
         } else {
-            load_planes<false>(shared, planes, from, n0, y0, x0, c0);
+            planes.up = unit.stride;
+            load_planes(shared, planes, from, n0, y0, x0, c0);
         }
         uint32_t taps = unit.kernel * unit.kernel;
         for (uint32_t i = threadIdx.x; i < channels * taps; i += SEP_THREADS) {
@@ -101,7 +109,11 @@ KERNEL_RESIDENT(sep_unit_input, SepInputArgs, SEP_THREADS, 2) {
         BARRIER();
         bool add = u > input.first;
 #define INPUT_PATCHES(K, F, D) input_patches<K, D>(args, unit, channels, shared, depthwise, rows, add)
-        SEP_DISPATCH(unit.kernel, 1, unit.dilation, INPUT_PATCHES)
+        if ((unit.kernel == 3 || unit.kernel == 5) && unit.dilation <= 2) {
+            SEP_DISPATCH_SMALL(unit.kernel, 1, unit.dilation, INPUT_PATCHES)
+        } else {
+            SEP_DISPATCH_LARGE(unit.kernel, 1, unit.dilation, INPUT_PATCHES)
+        }
         BARRIER();
     }
     // du, and du*x in place of g's planes.
@@ -110,8 +122,8 @@ KERNEL_RESIDENT(sep_unit_input, SepInputArgs, SEP_THREADS, 2) {
         Tile4 at = tile4(index, quads, args.quads_magic);
         uint32_t c = 4 * at.quad;
         if (at.slot >= slots || c >= channels) continue;
-        uint32_t line = 4 * at.slot / args.tile_w, column = column0 + 4 * at.slot - line * args.tile_w;
-        uint32_t image = line / args.tile_h, row = row0 + line - image * args.tile_h;
+        uint32_t line = quotient(at.slot, args.columns_magic), column = column0 + 4 * at.slot - line * args.tile_w;
+        uint32_t image = quotient(line, args.tile_h_magic), row = row0 + line - image * args.tile_h;
         bool inside = n0 + image < args.n && row < args.h;
         size_t first = (((size_t)(n0 + image) * args.h + row) * args.w + column) * args.c + c0 + c;
         uint32_t left = channels - c;

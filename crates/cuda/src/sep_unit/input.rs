@@ -19,7 +19,7 @@ const ACCUMULATE: u32 = 1;
 const WIDE: u32 = 2;
 
 args! {
-    struct UnitArgs: 56 {
+    struct UnitArgs: 64 {
         g: u64,
         depthwise: u64,
         kernel: u32,
@@ -31,7 +31,9 @@ args! {
         in_h: u32,
         in_w: u32,
         plane: u32,
-        pad: u32,
+        in_h_magic: u32,
+        across_magic: u32,
+        patch_rows_magic: u32,
     }
 
     struct InputOf: 56 {
@@ -46,7 +48,7 @@ args! {
         pad: u32,
     }
 
-    struct InputArgs: 1856 {
+    struct InputArgs: 1992 {
         n: u32,
         h: u32,
         w: u32,
@@ -60,9 +62,11 @@ args! {
         pitch: u32,
         chunk: u32,
         quads_magic: u32,
+        columns_magic: u32,
+        chunk_magic: u32,
+        tile_h_magic: u32,
         rows_at: u32,
         depthwise_at: u32,
-        pad: u32,
         input: [InputOf; UNITS],
         unit: [UnitArgs; UNITS],
     }
@@ -80,7 +84,9 @@ const NO_UNIT: UnitArgs = UnitArgs {
     in_h: 0,
     in_w: 0,
     plane: 0,
-    pad: 0,
+    in_h_magic: 0,
+    across_magic: 0,
+    patch_rows_magic: 0,
 };
 
 const NO_INPUT: InputOf =
@@ -216,7 +222,8 @@ pub(super) fn push(program: &mut Program, images: Images, inputs: &[Backward], s
 
 fn unit_args(images: Images, shape: UnitShape, g: View, depthwise: View, tile: Tile) -> UnitArgs {
     let out = shape.output(images);
-    let (in_h, in_w, plane) = Window::new(shape.kernel, 1, shape.dilation).input(tile);
+    let window = Window::new(shape.kernel, 1, shape.dilation);
+    let (in_h, in_w, plane) = window.input(tile);
     UnitArgs {
         g: g.address,
         depthwise: depthwise.address,
@@ -229,7 +236,9 @@ fn unit_args(images: Images, shape: UnitShape, g: View, depthwise: View, tile: T
         in_h: in_h as u32,
         in_w: in_w as u32,
         plane: plane as u32,
-        pad: 0,
+        in_h_magic: magic(in_h),
+        across_magic: magic(in_w / 4),
+        patch_rows_magic: magic(window.patch_rows(tile.h)),
     }
 }
 
@@ -255,9 +264,11 @@ fn push_launch(
         pitch: cut.pitch as u32,
         chunk: cut.chunk as u32,
         quads_magic: magic(cut.chunk / 4),
+        columns_magic: magic(cut.tile.w / 4),
+        chunk_magic: magic(cut.chunk),
+        tile_h_magic: magic(cut.tile.h),
         rows_at: cut.rows_at as u32,
         depthwise_at: cut.depthwise_at as u32,
-        pad: 0,
         input: [NO_INPUT; UNITS],
         unit: [NO_UNIT; UNITS],
     };

@@ -21,7 +21,8 @@ mod plan;
 mod tests;
 
 /// The kernels of this module.
-pub const KERNELS: &[&Kernel] = &[&forward::KERNEL, &backward::KERNEL, &input::KERNEL];
+pub const KERNELS: &[&Kernel] =
+    &[&forward::KERNEL, &forward::LARGE, &backward::KERNEL, &backward::LARGE, &input::KERNEL];
 
 /// Units of a launch, and shapes among them.
 const UNITS: usize = 16;
@@ -61,6 +62,11 @@ impl UnitShape {
     /// Shape of z for an x of shape `images`.
     pub const fn output(self, images: Images) -> Images {
         images.strided(self.stride).with_channels(self.c_out)
+    }
+
+    /// Whether the kernel for small kernels does it.
+    fn is_small(self) -> bool {
+        plan::Window::new(self.kernel, self.stride, self.dilation).is_small()
     }
 
     fn check(self, operation: &str, images: Images, depthwise: View, pointwise: View) {
@@ -243,8 +249,8 @@ fn check_input(operation: &str, images: Images, x: View, affine: Option<Affine>)
     }
 }
 
-/// Numbers of `units`, such that no part has more than a launch has room for and those of one shape are neighbours; the most
-/// expensive shapes first, so that no launch ends waiting for one of them.
+/// Numbers of `units`, such that no part has more than a launch has room for and those of one shape are neighbours, small
+/// kernels apart from large ones; the most expensive shapes first, so that no launch ends waiting for one of them.
 fn launches(units: &[UnitShape]) -> Vec<Vec<Vec<usize>>> {
     let mut shapes: Vec<UnitShape> = Vec::new();
     for &shape in units {
@@ -258,7 +264,9 @@ fn launches(units: &[UnitShape]) -> Vec<Vec<Vec<usize>>> {
         let same: Vec<usize> = (0..units.len()).filter(|&unit| units[unit] == shape).collect();
         for part in same.chunks(UNITS) {
             let fits = |launch: &&mut Vec<Vec<usize>>| {
-                launch.len() < KINDS && launch.iter().map(Vec::len).sum::<usize>() + part.len() <= UNITS
+                units[launch[0][0]].is_small() == shape.is_small()
+                    && launch.len() < KINDS
+                    && launch.iter().map(Vec::len).sum::<usize>() + part.len() <= UNITS
             };
             match launches.last_mut().filter(|launch| fits(launch)) {
                 Some(launch) => launch.push(part.to_vec()),

@@ -11,7 +11,7 @@ use crate::quads::{SHARED_FLOATS, THREADS, column_sums_len, cost, magic, pieces,
 
 args! {
     /// What units of one shape share.
-    pub(super) struct Kind: 144 {
+    pub(super) struct Kind: 168 {
         kernel: u32,
         factor: u32,
         dilation: u32,
@@ -37,6 +37,12 @@ args! {
         pub(super) chunks: u32,
         quads_magic: u32,
         quads_out_magic: u32,
+        columns_magic: u32,
+        chunk_magic: u32,
+        patch_rows_magic: u32,
+        tile_h_magic: u32,
+        across_magic: u32,
+        in_h_magic: u32,
         pub(super) split: u32,
         pub(super) splits: u32,
         pub(super) first_unit: u32,
@@ -105,7 +111,7 @@ impl Window {
     }
 
     /// Rows of patches; a patch has four rows.
-    const fn patch_rows(self, rows: usize) -> usize {
+    pub(super) const fn patch_rows(self, rows: usize) -> usize {
         rows.div_ceil(self.dilation).div_ceil(4) * self.dilation
     }
 
@@ -130,6 +136,11 @@ impl Window {
     /// Whether device code knows the shape as constants.
     pub(super) const fn is_constant(self) -> bool {
         matches!((self.kernel, self.factor, self.dilation), (3 | 5, 1, 1 | 2) | (3 | 5, 2, 1) | (7, 1 | 2, 1))
+    }
+
+    /// Whether the products of a patch fit so few registers that three blocks share a multiprocessor.
+    pub(super) const fn is_small(self) -> bool {
+        self.is_constant() && self.kernel <= 5
     }
 
     /// Instructions of one patch's convolution.
@@ -319,6 +330,12 @@ fn kind(out: Images, shape: UnitShape, window: Window, tile: Tile, chunk: usize,
         chunks: shape.c_in.div_ceil(chunk) as u32,
         quads_magic: magic(chunk / 4),
         quads_out_magic: magic(shape.c_out.div_ceil(4)),
+        columns_magic: magic(tile.w / 4),
+        chunk_magic: magic(chunk),
+        patch_rows_magic: magic(window.patch_rows(tile.h)),
+        tile_h_magic: magic(tile.h),
+        across_magic: magic(in_w / 4),
+        in_h_magic: magic(in_h),
         split: 0,
         splits: 1,
         first_unit: 0,
