@@ -14,11 +14,11 @@ pub(crate) const THREADS: usize = 256;
 /// Floats of shared memory that a block may take: 96 KiB, which every device from compute capability 8.0 on has.
 pub(crate) const SHARED_FLOATS: usize = 24 * 1024;
 
-/// Blocks of one operation below which a large device is partly idle, some operations being computed at once.
-const BLOCKS: usize = 64;
+/// Multiprocessors of a large device.
+const MULTIPROCESSORS: usize = 132;
 
-/// Bytes that a multiprocessor moves while each thread of a block issues one instruction.
-const BYTES: usize = 48;
+/// Bytes that a multiprocessor moves while a warp waits to issue its next instruction: about 11 cycles, as measured, of 13 bytes.
+const BYTES: usize = 147;
 
 /// Shared memory of the largest device's multiprocessor, in floats, and what a block takes beside its own.
 const MULTIPROCESSOR: usize = 57 * 1024;
@@ -111,16 +111,27 @@ pub(crate) fn column_sums_len(columns: usize, groups: usize) -> usize {
     8 * columns * groups + THREADS
 }
 
-/// Cost of `blocks` blocks that take `floats` of shared memory, issue `instructions` a thread and move so many `bytes`. One
-/// half hides behind the other while several blocks share a multiprocessor.
-pub(crate) fn cost(blocks: usize, floats: usize, instructions: usize, bytes: usize) -> usize {
-    let (long, short) = (instructions.max(bytes / BYTES), instructions.min(bytes / BYTES));
-    let hidden = match MULTIPROCESSOR / (floats + RESERVED) {
-        0 | 1 => 1,
-        2 => 3,
-        _ => 4,
-    };
-    blocks.max(BLOCKS) * (long + short / hidden)
+/// How the blocks of a kernel fill a large device.
+#[derive(Debug, Copy, Clone)]
+pub(crate) struct Filling {
+    /// Operations that a launch computes at once.
+    pub(crate) together: usize,
+    /// Blocks that registers allow on a multiprocessor.
+    pub(crate) resident: usize,
+}
+
+impl Filling {
+    /// Cost of `blocks` blocks that take `floats` of shared memory, issue `instructions` a thread and move so many `bytes`.
+    ///
+    /// Warps wait most of the time, and as long as they do, a block costs those beside it nothing but the memory's time; most of
+    /// the shorter of the two hides behind the longer.
+    pub(crate) fn cost(self, blocks: usize, floats: usize, instructions: usize, bytes: usize) -> usize {
+        let resident = (MULTIPROCESSOR / (floats + RESERVED)).clamp(1, self.resident);
+        let memory = bytes * resident / BYTES;
+        let (long, short) = (instructions.max(memory), instructions.min(memory));
+        // Fewer blocks than there is room for leave room.
+        (blocks * self.together).max(MULTIPROCESSORS * resident) * (long + short / 4) / resident
+    }
 }
 
 /// `c` cut into the fewest equal pieces of at most `limit`, a multiple of 4, then into more and more: the sizes of the pieces,

@@ -141,6 +141,7 @@ DEVICE uint32_t bits_of_float(float value) {
 }
 
 DEVICE float4 load4(const float *p) { return *reinterpret_cast<const float4 *>(emulator::aligned(p, 16)); }
+DEVICE void put4(float *p, float4 v) { *reinterpret_cast<float4 *>(emulator::aligned(p, 16)) = v; }
 DEVICE void store4(float *p, float4 v) { *reinterpret_cast<float4 *>(emulator::aligned(p, 16)) = v; }
 DEVICE float2 load2(const float *p) { return *reinterpret_cast<const float2 *>(emulator::aligned(p, 8)); }
 DEVICE void store2(float *p, float2 v) { *reinterpret_cast<float2 *>(emulator::aligned(p, 8)) = v; }

@@ -107,15 +107,22 @@ DEVICE void gather_input(const Conv &conv, const ConvBranch &branch, float *to, 
         ConvPixel pixel = conv_pixel(first, conv.out_h, conv.out_w);
         float4 v[4];
         bool there[4];
-        // Loads first, all at once: their latencies overlap.
+        const float *from[4];
 #pragma unroll
         for (uint32_t j = 0; j < 4; j++) {
             int y = (int)(pixel.y * conv.stride_y + tap_y) + branch.offset_y;
             int x = (int)(pixel.x * conv.stride_x + tap_x) + branch.offset_x;
             there[j] = first + j < end && y >= 0 && y < (int)conv.h && x >= 0 && x < (int)conv.w;
-            size_t offset = (((size_t)pixel.n * conv.h + y) * conv.w + x) * part.channels + row.c;
-            v[j] = there[j] ? load_quad(part.x + offset, left, conv.wide_x) : splat_quad(0.0f);
+            from[j] = part.x + (((size_t)pixel.n * conv.h + y) * conv.w + x) * part.channels + row.c;
             advance(pixel, conv.out_h, conv.out_w);
+        }
+        // Loads first, all at once: their latencies overlap.
+        if (conv.wide_x) {
+#pragma unroll
+            for (int j = 0; j < 4; j++) v[j] = there[j] ? load4(from[j]) : splat_quad(0.0f);
+        } else {
+#pragma unroll
+            for (int j = 0; j < 4; j++) v[j] = there[j] ? load_quad(from[j], left, false) : splat_quad(0.0f);
         }
         if (conv.activate) {
             float4 scale = splat_quad(1.0f), shift = splat_quad(0.0f);
@@ -130,6 +137,6 @@ DEVICE void gather_input(const Conv &conv, const ConvBranch &branch, float *to, 
         }
         transpose(v);
 #pragma unroll
-        for (int j = 0; j < 4; j++) store4(to + (4 * at.quad + j) * pitch + 4 * at.slot, v[j]);
+        for (int j = 0; j < 4; j++) put4(to + (4 * at.quad + j) * pitch + 4 * at.slot, v[j]);
     }
 }

@@ -52,19 +52,25 @@ DEVICE void gather_upstream(const ConvInputArgs &args, const ConvBranch &branch,
         uint32_t tap_y = tap / along.count, tap_x = tap - tap_y * along.count;
         ConvPixel pixel = conv_pixel(pixel0 + 4 * at.slot, phase_h, phase_w);
         float4 v[4];
+        size_t first = 0;
+        int offset[4];
+        bool there[4];
+        uint32_t n[4];
 #pragma unroll
         for (uint32_t j = 0; j < 4; j++) {
             int y = down.start - (int)tap_y + (int)pixel.y, x = along.start - (int)tap_x + (int)pixel.x;
-            v[j] = splat_quad(0.0f);
-            if (pixel.n < conv.n && y >= 0 && y < (int)conv.out_h && x >= 0 && x < (int)conv.out_w) {
-                size_t first = (((size_t)pixel.n * conv.out_h + y) * conv.out_w + x) * conv.c_out + branch.first + o;
-                v[j] = upstream_quad(args.upstream, first, pixel.n, branch.first + o, branch.c_out - o);
-            }
+            there[j] = pixel.n < conv.n && y >= 0 && y < (int)conv.out_h && x >= 0 && x < (int)conv.out_w;
+            // Of a pixel that is not there it may be beyond all memory.
+            size_t number = (((size_t)pixel.n * conv.out_h + y) * conv.out_w + x) * conv.c_out + branch.first + o;
+            if (j == 0) first = number;
+            offset[j] = (int)(number - first);
+            n[j] = pixel.n;
             advance(pixel, phase_h, phase_w);
         }
+        upstream_quads(args.upstream, first, offset, there, n, branch.first + o, branch.c_out - o, v);
         transpose(v);
 #pragma unroll
-        for (uint32_t j = 0; j < 4; j++) store4(to + (4 * at.quad + j) * args.pitch + 4 * at.slot, v[j]);
+        for (uint32_t j = 0; j < 4; j++) put4(to + (4 * at.quad + j) * args.pitch + 4 * at.slot, v[j]);
     }
 }
 

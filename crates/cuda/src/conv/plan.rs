@@ -4,10 +4,12 @@
 
 use super::ConvShape;
 use crate::images::Images;
-use crate::quads::{SHARED_FLOATS, THREADS, column_sums_len, cost, pieces, shares_fit, tile4_rounds};
+use crate::quads::{Filling, SHARED_FLOATS, THREADS, column_sums_len, pieces, shares_fit, tile4_rounds};
 
 /// Blocks of a launch that fill a large device, each multiprocessor with two, twice.
 const BLOCKS: usize = 528;
+
+const FILLING: Filling = Filling { together: 1, resident: 2 };
 
 /// A product [pixels, rows] × [rows, columns], as a block has it.
 #[derive(Debug, Copy, Clone)]
@@ -62,7 +64,8 @@ fn product(times: usize, pixels: usize, rows: usize, columns: &[usize], gathered
         let instructions = chunks * (tile4_rounds(size, chunk) * gathered + weights + chunk * 44 + 250) + 500;
         let bytes = 4 * size * (rows + split);
         let product = Product { pixels: size, tiles, chunk, split, weights_at, floats, partials: times * tiles };
-        Some((cost(times * tiles * splits(columns, split), floats, instructions, bytes), product))
+        let blocks = times * tiles * splits(columns, split);
+        Some((FILLING.cost(blocks, floats, instructions, bytes), product))
     });
     rated
         .min_by_key(|&(cost, _)| cost)

@@ -19,22 +19,26 @@ DEVICE void gather_upstream(const ConvWeightsArgs &args, uint32_t o0, uint32_t o
                             float *to) {
     const Conv &conv = args.conv;
     uint32_t slots = args.pixels / 4, quads = args.split / 4;
+    const Upstream &up = args.upstream;
+    bool by_image = up.terms != 1 || up.term[0].sample_scale;
     for (uint32_t index = threadIdx.x; index < tile4_count(slots, quads); index += CONV_THREADS) {
         Tile4 at = tile4(index, quads, args.split_magic);
         uint32_t o = 4 * at.quad, first = pixel0 + 4 * at.slot;
         if (at.slot >= slots || o >= outputs) continue;
         float4 v[4];
+        int offset[4];
+        bool there[4];
+        uint32_t n[4];
 #pragma unroll
         for (uint32_t j = 0; j < 4; j++) {
-            v[j] = splat_quad(0.0f);
-            if (first + j < end) {
-                uint32_t n = (first + j) / (conv.out_h * conv.out_w);
-                v[j] = upstream_quad(args.upstream, (size_t)(first + j) * conv.c_out + o0 + o, n, o0 + o, outputs - o);
-            }
+            offset[j] = (int)(j * conv.c_out);
+            there[j] = first + j < end;
+            n[j] = by_image ? (first + j) / (conv.out_h * conv.out_w) : 0;
         }
+        upstream_quads(up, (size_t)first * conv.c_out + o0 + o, offset, there, n, o0 + o, outputs - o, v);
         transpose(v);
 #pragma unroll
-        for (uint32_t j = 0; j < 4; j++) store4(to + (o + j) * args.pitch + 4 * at.slot, v[j]);
+        for (uint32_t j = 0; j < 4; j++) put4(to + (o + j) * args.pitch + 4 * at.slot, v[j]);
     }
 }
 

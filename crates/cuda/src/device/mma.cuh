@@ -1,4 +1,4 @@
-// Tensor-core products of one warp, and the loads of their operands: the only file with PTX. On the CPU, twins with the same
+// Tensor-core products of one warp, and the loads of their operands: the only file with much PTX. On the CPU, twins with the same
 // layout of fragments (emulator_mma.h) stand in.
 //
 //   mma_bf16(c, a, b)      c += a·b: a 16×16, b 16×8 in bfloat16, c 16×8 in float

@@ -13,9 +13,10 @@
 //                                       all 32 lanes of the warp, at the same line
 //   block_sum(v, shared)                all threads of the block; contains barriers
 //   load4, store4, load2, store2        16 and 8 bytes at once, so aligned
+//   put4                                store4 to shared memory
 //   bf16, to_float, to_bf16             storage in bfloat16, rounded to nearest even
 //
-// Rules: no float atomics, no order of blocks or threads that a result depends on, no inline PTX outside mma.cuh. Products
+// Rules: no float atomics, no order of blocks or threads that a result depends on, no inline PTX outside mma.cuh and this file. Products
 // and sums are not fused behind your back (nvcc gets --fmad=false, g++ -ffp-contract=off): write fmaf where you mean it, so
 // that the emulator and the device round alike.
 
@@ -51,6 +52,11 @@ DEVICE uint32_t bits_of_float(float value) { return __float_as_uint(value); }
 
 DEVICE float4 load4(const float *p) { return *reinterpret_cast<const float4 *>(p); }
 DEVICE void store4(float *p, float4 v) { *reinterpret_cast<float4 *>(p) = v; }
+// nvcc takes a store of a vector to shared memory apart, into four that meet in a bank.
+DEVICE void put4(float *p, float4 v) {
+    uint32_t address = (uint32_t)__cvta_generic_to_shared(p);
+    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
+}
 DEVICE float2 load2(const float *p) { return *reinterpret_cast<const float2 *>(p); }
 DEVICE void store2(float *p, float2 v) { *reinterpret_cast<float2 *>(p) = v; }
 

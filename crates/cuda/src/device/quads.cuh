@@ -114,3 +114,42 @@ DEVICE float4 upstream_quad(const Upstream &up, size_t at, uint32_t n, uint32_t 
     }
     return dz;
 }
+
+// The same of four pixels: those that are `there` have their first value at number at + offset and are of image n; 0 at the
+// others.
+DEVICE void upstream_quads(const Upstream &up, size_t at, const int (&offset)[4], const bool (&there)[4],
+                           const uint32_t (&n)[4], uint32_t c, uint32_t left, float4 (&dz)[4]) {
+    if (!up.wide || up.terms != 1) {
+#pragma unroll
+        for (int j = 0; j < 4; j++) dz[j] = there[j] ? upstream_quad(up, at + offset[j], n[j], c, left) : splat_quad(0.0f);
+        return;
+    }
+    const UpstreamTerm &term = up.term[0];
+    const float *gradient = term.grad + at, *z = up.z + at;
+    float4 scale = term.scale ? load4(term.scale + c) : splat_quad(1.0f);
+    float4 b = splat_quad(0.0f), d = splat_quad(0.0f);
+    if (up.b) {
+        b = load4(up.b + c);
+        d = load4(up.d + c);
+    }
+    // Loads before sums, two pixels at a time: latencies overlap, and registers suffice.
+#pragma unroll
+    for (int half = 0; half < 4; half += 2) {
+        float4 grad[2];
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            bool here = there[half + j];
+            grad[j] = here ? load4(gradient + offset[half + j]) : splat_quad(0.0f);
+            dz[half + j] = here && up.b ? load4(z + offset[half + j]) : splat_quad(0.0f);
+        }
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            float4 &to = dz[half + j];
+            bool here = there[half + j];
+            if (up.b) to = fma_quad(b, to, d);
+            float4 factor = scale;
+            if (term.sample_scale && here) factor = mul_quad(scale, splat_quad(term.sample_scale[n[half + j]]));
+            to = here ? fma_quad(factor, grad[j], to) : splat_quad(0.0f);
+        }
+    }
+}

@@ -55,14 +55,19 @@ DEVICE void load_upstream(const SepKind &kind, const Corner &corner, uint32_t im
         uint32_t c = 4 * at.quad;
         Pixel pixel = pixel_of(kind, corner, images, 4 * at.slot);
         float4 v[4];
+        int offset[4];
+        bool there[4];
+        uint32_t image[4];
 #pragma unroll
         for (uint32_t j = 0; j < 4; j++) {
-            size_t first = (pixel.index + j) * kind.c_out + c;
-            v[j] = j < pixel.columns ? upstream_quad(upstream, first, pixel.image, c, kind.c_out - c) : splat_quad(0.0f);
+            offset[j] = (int)(j * kind.c_out);
+            there[j] = j < pixel.columns;
+            image[j] = pixel.image;
         }
+        upstream_quads(upstream, pixel.index * kind.c_out + c, offset, there, image, c, kind.c_out - c, v);
         transpose(v);
 #pragma unroll
-        for (uint32_t j = 0; j < 4; j++) store4(rows + (c + j) * kind.pitch + 4 * at.slot, v[j]);
+        for (uint32_t j = 0; j < 4; j++) put4(rows + (c + j) * kind.pitch + 4 * at.slot, v[j]);
     }
 }
 
@@ -86,7 +91,7 @@ DEVICE void multiply_pointwise(const SepKind &kind, const Corner &corner, uint32
 #pragma unroll
             for (uint32_t j = 0; j < 4; j++) {
                 float4 quad = make_float4(acc[4 * v][j], acc[4 * v + 1][j], acc[4 * v + 2][j], acc[4 * v + 3][j]);
-                store4(g + (c + j) * kind.pitch + number, quad);
+                put4(g + (c + j) * kind.pitch + number, quad);
             }
             Pixel pixel = pixel_of(kind, corner, images, number);
 #pragma unroll
@@ -138,7 +143,7 @@ DEVICE void backward_patches(const SepKind &kind, uint32_t channels, const float
         for (uint32_t r = 0; r < 4; r++) {
             uint32_t row = at.row + r * dilation;
             if (row < kind.tile_h) {
-                store4(here + row * kind.tile_w, make_float4(acc[r][0], acc[r][1], acc[r][2], acc[r][3]));
+                put4(here + row * kind.tile_w, make_float4(acc[r][0], acc[r][1], acc[r][2], acc[r][3]));
             }
         }
         if constexpr (K == 0) {
@@ -210,8 +215,6 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     // pairs than threads, several threads share the pixels of one.
     uint32_t rows_o = (kind.c_out + 3) / 4, rows_c = (channels + 3) / 4, pairs = rows_o * rows_c;
     uint32_t quads = kind.pixels / 4, sharing = pairs < SEP_THREADS ? min(SEP_THREADS / pairs, quads) : 1;
-    uint32_t my_first = threadIdx.x / pairs, my_pair = threadIdx.x - my_first * pairs;
-    uint32_t my_o = my_pair / rows_c, my_c = my_pair - my_o * rows_c;
     for (uint32_t tile = slot; tile < kind.tiles; tile += kind.splits) {
         Corner corner = corner_of(kind, tile);
         bool add = tile != slot;
@@ -239,9 +242,10 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
         }
         float acc[4][4] = {};
         if (sharing > 1) {
-            if (my_first < sharing) {
-                multiply_rows(dz + my_o * kind.pitch, kind.pitch, rows_o, g + my_c * kind.pitch, kind.pitch, rows_c, my_first,
-                              sharing, quads, acc);
+            uint32_t first = threadIdx.x / pairs, pair = threadIdx.x - first * pairs, o = pair / rows_c, c = pair - o * rows_c;
+            if (first < sharing) {
+                multiply_rows(dz + o * kind.pitch, kind.pitch, rows_o, g + c * kind.pitch, kind.pitch, rows_c, first, sharing,
+                              quads, acc);
             }
         } else {
             for (uint32_t pair = threadIdx.x; pair < pairs; pair += SEP_THREADS) {

@@ -88,11 +88,19 @@ DEVICE void load_planes(float *planes, const Planes &p, const Source &from, uint
         const float *row = from.x + ((size_t)(n0 + image) * from.h + (inside ? y / up : 0)) * from.w * from.c + c;
         float4 v[4];
         bool there[4];
-        // Loads first, all at once: their latencies overlap.
+        uint32_t offset[4];
 #pragma unroll
         for (int j = 0; j < 4; j++, x += (int)p.step) {
             there[j] = inside && x >= 0 && x % up == 0 && x / up < (int)from.w;
-            v[j] = there[j] ? load_quad(row + (size_t)(x / up) * from.c, from.c - c, from.wide) : splat_quad(0.0f);
+            offset[j] = (uint32_t)(x / up) * from.c;
+        }
+        // Loads first, all at once: their latencies overlap.
+        if (from.wide) {
+#pragma unroll
+            for (int j = 0; j < 4; j++) v[j] = there[j] ? load4(row + offset[j]) : splat_quad(0.0f);
+        } else {
+#pragma unroll
+            for (int j = 0; j < 4; j++) v[j] = there[j] ? load_quad(row + offset[j], from.c - c, false) : splat_quad(0.0f);
         }
         if (from.activate) {
             float4 scale = splat_quad(1.0f), shift = splat_quad(0.0f);
@@ -107,7 +115,7 @@ DEVICE void load_planes(float *planes, const Planes &p, const Source &from, uint
         }
         transpose(v);
 #pragma unroll
-        for (int j = 0; j < 4; j++) store4(planes + (4 * at.quad + j) * p.plane + 4 * at.slot, v[j]);
+        for (int j = 0; j < 4; j++) put4(planes + (4 * at.quad + j) * p.plane + 4 * at.slot, v[j]);
     }
 }
 

@@ -44,7 +44,7 @@ DEVICE void forward_patches(const SepKind &kind, uint32_t channels, const float 
 #pragma unroll
         for (uint32_t r = 0; r < 4; r++) {
             uint32_t row = at.row + r * dilation;
-            if (row < kind.tile_h) store4(y + row * kind.tile_w, make_float4(acc[r][0], acc[r][1], acc[r][2], acc[r][3]));
+            if (row < kind.tile_h) put4(y + row * kind.tile_w, make_float4(acc[r][0], acc[r][1], acc[r][2], acc[r][3]));
         }
     }
 }

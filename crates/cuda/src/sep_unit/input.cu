@@ -72,7 +72,7 @@ DEVICE void input_patches(const SepInputArgs &args, const SepInputUnit &unit, ui
             if (row >= args.tile_h) continue;
             float4 value = make_float4(acc[r][0], acc[r][1], acc[r][2], acc[r][3]);
             if (add) value = add_quad(value, load4(to + row * args.tile_w));
-            store4(to + row * args.tile_w, value);
+            put4(to + row * args.tile_w, value);
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::channels::{pointer, vector};
 use crate::fold::{self, Fold};
 use crate::images::{Images, Write};
 use crate::program::{Kernel, Program};
-use crate::quads::{SHARED_FLOATS, THREADS, cost, magic, pieces, tile4_rounds};
+use crate::quads::{Filling, SHARED_FLOATS, THREADS, magic, pieces, tile4_rounds};
 use crate::view::View;
 
 pub(super) static KERNEL: Kernel = Kernel::new("sep_unit_input", 256);
@@ -103,11 +103,11 @@ pub(super) struct Cut {
     pub(super) floats: usize,
 }
 
-/// The cheapest cut for units of these windows, which see x with stride 1.
+/// The cheapest cut for units of these windows, which see x with stride 1, and so many inputs.
 ///
 /// # Panics
 /// If none fits: a kernel of hundreds of rows.
-pub(super) fn cut(images: Images, shapes: &[UnitShape]) -> Cut {
+pub(super) fn cut(images: Images, shapes: &[UnitShape], inputs: usize) -> Cut {
     let windows: Vec<Window> = shapes.iter().map(|shape| Window::new(shape.kernel, 1, shape.dilation)).collect();
     let taps = shapes.iter().map(|shape| shape.kernel * shape.kernel).max().unwrap_or(0);
     let cuts = tiles(images).filter_map(|tile| {
@@ -120,7 +120,7 @@ pub(super) fn cut(images: Images, shapes: &[UnitShape]) -> Cut {
             Cut { tile, chunk, pitch, rows_at, depthwise_at, floats }
         };
         let fit = pieces(images.c, 64).map(of).filter(|cut| cut.floats <= SHARED_FLOATS);
-        fit.take(2).map(|cut| (cost_of(images, &windows, cut), cut)).min_by_key(|&(cost, _)| cost)
+        fit.take(2).map(|cut| (cost_of(images, &windows, inputs, cut), cut)).min_by_key(|&(cost, _)| cost)
     });
     match cuts.min_by_key(|&(cost, _)| cost) {
         Some((_, cut)) => cut,
@@ -128,7 +128,7 @@ pub(super) fn cut(images: Images, shapes: &[UnitShape]) -> Cut {
     }
 }
 
-fn cost_of(images: Images, windows: &[Window], cut: Cut) -> usize {
+fn cost_of(images: Images, windows: &[Window], inputs: usize, cut: Cut) -> usize {
     let Cut { tile, chunk, .. } = cut;
     let unit = |window: &Window| {
         let (h, w, _) = window.input(tile);
@@ -140,15 +140,16 @@ fn cost_of(images: Images, windows: &[Window], cut: Cut) -> usize {
     let instructions = units.iter().map(|unit| unit.0).sum::<usize>() + tile4_rounds(tile.pixels(), chunk) * 250 + 400;
     let own = 2 * tile_bytes(images, (tile.n, tile.h, tile.w), chunk);
     let bytes = units.iter().map(|unit| unit.1).sum::<usize>() + own;
-    cost(tile.count(images) * images.c.div_ceil(chunk), cut.floats, instructions, bytes)
+    let filling = Filling { together: inputs.clamp(1, UNITS), resident: 3 };
+    filling.cost(tile.count(images) * images.c.div_ceil(chunk), cut.floats, instructions, bytes)
 }
 
-/// Floats of the partial sums of an input, when the units of all inputs have these shapes.
-pub(super) fn partials_len(images: Images, units: impl Iterator<Item = UnitShape>) -> usize {
+/// Floats of the partial sums of one of so many inputs, when the units of all of them have these shapes.
+pub(super) fn partials_len(images: Images, units: impl Iterator<Item = UnitShape>, inputs: usize) -> usize {
     if images.is_empty() {
         return 0;
     }
-    cut(images, &distinct(units)).tile.count(images) * 2 * images.c
+    cut(images, &distinct(units), inputs).tile.count(images) * 2 * images.c
 }
 
 /// The shapes, each once.
@@ -173,7 +174,7 @@ struct Part<'a> {
 /// `scratch` from `used` on is free; the gradients of the depthwise outputs are at its beginning.
 pub(super) fn push(program: &mut Program, images: Images, inputs: &[Backward], scratch: View, used: usize) {
     let shapes = distinct(inputs.iter().flat_map(|input| input.units.iter().map(|unit| unit.shape)));
-    let cut = cut(images, &shapes);
+    let cut = cut(images, &shapes, inputs.len());
     let mut parts: Vec<Part> = Vec::new();
     let mut at = 0;
     for input in inputs {

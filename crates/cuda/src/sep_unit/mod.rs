@@ -237,7 +237,7 @@ pub fn backward_all(program: &mut Program, images: Images, inputs: &[Backward], 
 pub fn backward_scratch_len(images: Images, inputs: &[&[UnitShape]]) -> usize {
     let units = || inputs.iter().flat_map(|units| units.iter().copied());
     let of_units: usize = units().map(|shape| backward::scratch_len(images, shape)).sum();
-    of_units + inputs.len() * input::partials_len(images, units())
+    of_units + inputs.len() * input::partials_len(images, units(), inputs.len())
 }
 
 fn check_input(operation: &str, images: Images, x: View, affine: Option<Affine>) {

@@ -7,7 +7,7 @@
 use super::UnitShape;
 use crate::args;
 use crate::images::Images;
-use crate::quads::{SHARED_FLOATS, THREADS, column_sums_len, cost, magic, pieces, shares_fit, tile4_rounds};
+use crate::quads::{Filling, SHARED_FLOATS, THREADS, column_sums_len, magic, pieces, shares_fit, tile4_rounds};
 
 args! {
     /// What units of one shape share.
@@ -176,6 +176,11 @@ pub(super) fn tile_bytes(images: Images, tile: (usize, usize, usize), chunk: usi
     n * h.min(images.h) * w.min(images.w) * bytes
 }
 
+/// Units of one kind come in fours in a search.
+fn filling(window: Window) -> Filling {
+    Filling { together: 4, resident: if window.is_small() { 3 } else { 2 } }
+}
+
 /// A kind, and the floats of shared memory that it takes.
 #[derive(Debug, Copy, Clone)]
 pub(super) struct Plan {
@@ -221,7 +226,7 @@ fn forward_plan(images: Images, shape: UnitShape, tile: Tile, split: usize, chun
     let instructions = chunks * (load + patches + chunk * 44 + 300) + 500;
     let bytes =
         chunks * tile_bytes(images, (tile.n, in_h, in_w), chunk) + tile_bytes(out, (tile.n, tile.h, tile.w), split);
-    let cost = cost(tile.count(out) * splits, floats, instructions, bytes);
+    let cost = filling(window).cost(tile.count(out) * splits, floats, instructions, bytes);
     let kind = Kind {
         split: split as u32,
         splits: splits as u32,
@@ -282,12 +287,13 @@ fn backward_plan(images: Images, shape: UnitShape, tile: Tile, chunk: usize) -> 
     let bytes = tile_bytes(images, (tile.n, in_h, in_w), chunk)
         + 2 * tile_bytes(out, here, shape.c_out)
         + tile_bytes(out.with_channels(shape.c_in), here, chunk);
-    let cost = cost(tile.count(out) * chunks, floats, instructions, bytes);
+    let cost = filling(window).cost(tile.count(out) * chunks, floats, instructions, bytes);
     let per_block = shape.depthwise_len() + shape.pointwise_len();
-    let splits = (128_usize.div_ceil(chunks))
-        .min(out.with_channels(shape.c_in).len() / (2 * per_block))
-        .max(8)
-        .min(tile.count(out));
+    let affordable = out.with_channels(shape.c_in).len() / (2 * per_block);
+    let wanted = 128_usize.div_ceil(chunks).min(affordable).max(8);
+    // As many tiles for every block, or nearly.
+    let tiles = tile.count(out);
+    let splits = tiles.div_ceil(((tiles + wanted / 2) / wanted).max(1));
     let kind = Kind {
         splits: splits as u32,
         rows_at: rows_at as u32,
