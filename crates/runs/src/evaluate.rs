@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use darts_cells::conv::ConvNetwork;
+#[cfg(feature = "cuda")]
+use darts_cells::conv::DeviceConv;
 use darts_cells::parameters::{self, Extra};
+#[cfg(feature = "cuda")]
+use darts_cuda::{Backend, Memory, Program, View};
 use darts_data::BadImages;
 use darts_data::dataset::Dataset;
 use darts_data::image_folder::read_image;
@@ -16,9 +20,14 @@ use crate::config::{DataConfig, RunKind, TrainConfig};
 use crate::engine::Watch;
 use crate::error::{Error, Result};
 use crate::folder::{DataRecord, RECORD, RunRecord, WEIGHTS};
-use crate::options::RunOptions;
+use crate::options::{Computer, RunOptions};
 use crate::progress::Progress;
 use crate::task::image::data::Images;
+#[cfg(feature = "cuda")]
+use crate::task::image::device::{
+    score::Scorer,
+    train::{batches_of, discrete_pass, scores},
+};
 use crate::task::image::network_config;
 use crate::task::image::score::{Trained, log_softmax};
 use crate::task::image::train::split;
@@ -123,6 +132,52 @@ impl Model {
     fn trained(&self) -> Trained<'_> {
         Trained { network: &self.network, theta: &self.theta, statistics: &self.statistics, weights: &[] }
     }
+
+    /// What computes the logits of a single normalized image.
+    fn logits_of_one<'a>(&'a self, computer: &'a Computer) -> Result<Logits<'a>> {
+        match computer {
+            Computer::Cpu(_) => {
+                let mut workspace = self.network.workspace(1);
+                Ok(Box::new(move |image| Ok(self.trained().logits(&mut workspace, image, 1)?.to_vec())))
+            }
+            #[cfg(feature = "cuda")]
+            Computer::Gpu(device) => {
+                let on_device = OnDevice::new(&**device, self, &[1])?;
+                let (images, labels) = (device.allocate(self.data.image_size().len())?, device.uploaded(&[0])?);
+                let mut program = Program::default();
+                let pass = discrete_pass((images, labels), (on_device.theta, on_device.statistics));
+                on_device.network.lay_down(&mut program, 1, &pass, device.allocate(2)?)?;
+                Ok(Box::new(move |image| {
+                    device.upload(images, image)?;
+                    device.run(&program)?;
+                    Ok(device.downloaded(on_device.network.logits(1))?)
+                }))
+            }
+        }
+    }
+}
+
+/// Logits of one normalized image.
+type Logits<'a> = Box<dyn FnMut(&[f32]) -> Result<Vec<f32>> + 'a>;
+
+/// A model in device memory.
+#[cfg(feature = "cuda")]
+struct OnDevice {
+    network: DeviceConv,
+    theta: View,
+    statistics: View,
+}
+
+#[cfg(feature = "cuda")]
+impl OnDevice {
+    /// For batches of these sizes.
+    fn new(device: &dyn Backend, model: &Model, sizes: &[usize]) -> Result<Self> {
+        Ok(Self {
+            network: DeviceConv::new(device, model.network.clone(), sizes)?,
+            theta: device.uploaded(&model.theta)?,
+            statistics: device.uploaded(&model.statistics)?,
+        })
+    }
 }
 
 /// The record of the finished training in `dir`, and the contents of its weights' file.
@@ -154,15 +209,28 @@ pub(crate) fn interrupted(dir: &Path) -> Error {
 /// held nothing out, [`Error::DataDiffers`] for other data than it was trained for, and what the data refuse.
 pub fn evaluate(dir: &Path, split: Split, options: &RunOptions, progress: &mut dyn Progress) -> Result<Evaluation> {
     options.validate()?;
-    options.computer()?.cpu("evaluation")?;
+    let computer = options.computer()?;
     let model = Model::read(dir)?;
     options.on_threads(|| {
         let set = model.images(dir, split, options)?;
         let batch = model.config.part_size().min(set.len());
-        let mut workspace = model.network.workspace(batch);
         let bad_images = Arc::new(BadImages::new(options.max_bad_images));
         let name = if split == Split::Test { "test" } else { "validation" };
-        let scores = model.trained().scores(&mut workspace, &set, &bad_images, name, &mut Watch::new(progress))?;
+        let watch = &mut Watch::new(progress);
+        let scores = match computer {
+            Computer::Cpu(_) => {
+                let mut workspace = model.network.workspace(batch);
+                model.trained().scores(&mut workspace, &set, &bad_images, name, watch)?
+            }
+            #[cfg(feature = "cuda")]
+            Computer::Gpu(device) => {
+                let sizes = batches_of(set.len(), batch, options.max_bad_images);
+                let on_device = OnDevice::new(&*device, &model, &sizes)?;
+                let mut scorer = Scorer::new(&*device, &set, batch, None, &bad_images)?;
+                let at = (on_device.theta, on_device.statistics);
+                scores(&mut scorer, &*device, &on_device.network, at, name, watch)?
+            }
+        };
         let scores = scores.ok_or_else(|| interrupted(dir))?;
         let accuracy = scores.accuracy.unwrap_or(0.0);
         Ok(Evaluation {
@@ -192,19 +260,19 @@ fn choose(images: &Images, config: &TrainConfig, wanted: Split) -> Result<Arc<dy
 /// [`Error::NotReady`] when the folder is no finished training, [`Error::Data`] for a file that is no image.
 pub fn predict(dir: &Path, images: &[PathBuf], options: &RunOptions) -> Result<Vec<Prediction>> {
     options.validate()?;
-    options.computer()?.cpu("evaluation")?;
+    let computer = options.computer()?;
     let model = Model::read(dir)?;
     options.on_threads(|| {
         let size = model.data.image_size();
         let transform = Transform::new(size, &model.data.normalization());
-        let mut workspace = model.network.workspace(1);
+        let mut logits = model.logits_of_one(&computer)?;
         let (mut pixels, mut normalized) = (vec![0; size.len()], vec![0.0; size.len()]);
         let mut predictions = Vec::with_capacity(images.len());
         for image in images {
             read_image(image, size, &mut pixels)?;
             transform.apply(&pixels, &Draw::default(), &mut normalized);
-            let logits = model.trained().logits(&mut workspace, &normalized, 1)?;
-            predictions.push(Prediction { image: image.clone(), top: top5(logits, &model.data.classes) });
+            predictions
+                .push(Prediction { image: image.clone(), top: top5(&logits(&normalized)?, &model.data.classes) });
         }
         Ok(predictions)
     })

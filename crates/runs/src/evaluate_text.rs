@@ -4,7 +4,11 @@
 use std::path::Path;
 
 use darts_cells::parameters::{self, Extra};
+#[cfg(feature = "cuda")]
+use darts_cells::recurrent::{DeviceGradients, DevicePass, DeviceRecurrent, DeviceStatistics, LossConfig};
 use darts_cells::recurrent::{Input, Masks, Mode, RecurrentNetwork, Statistics};
+#[cfg(feature = "cuda")]
+use darts_cuda::{Memory as _, View};
 use darts_data::random::{Key, Purpose};
 use darts_data::text::Tokenizer;
 
@@ -13,9 +17,11 @@ use crate::engine::Watch;
 use crate::error::{Error, Result};
 use crate::evaluate::{Split, finished_training, interrupted};
 use crate::folder::WEIGHTS;
-use crate::options::RunOptions;
+use crate::options::{Computer, RunOptions};
 use crate::progress::Progress;
 use crate::task::text::data::{TOKENIZER, Text};
+#[cfg(feature = "cuda")]
+use crate::task::text::device::score as device;
 use crate::task::text::score::{Model, TEST_COLUMNS, VALID_COLUMNS};
 use crate::task::text::train::network;
 
@@ -95,7 +101,7 @@ pub fn evaluate_text(
     progress: &mut dyn Progress,
 ) -> Result<TextEvaluation> {
     options.validate()?;
-    options.computer()?.cpu("evaluation")?;
+    let computer = options.computer()?;
     let Trained { config, tokenizer, network, theta } = Trained::read(dir)?;
     options.on_threads(|| {
         let corpus = Text::open(&config.data, options.data_dir.as_deref(), Some(tokenizer))?.corpus;
@@ -103,8 +109,20 @@ pub fn evaluate_text(
             Split::Valid => (&corpus.valid, corpus.unknown.valid, VALID_COLUMNS, "validation"),
             Split::Test => (&corpus.test, corpus.unknown.test, TEST_COLUMNS, "test"),
         };
-        let model = Model { network: &network, theta: &theta, weights: &[], statistics: &[] };
-        let scores = model.scores(text, columns, config.bptt, name, &mut Watch::new(progress))?;
+        let watch = &mut Watch::new(progress);
+        let scores = match computer {
+            Computer::Cpu(_) => {
+                let model = Model { network: &network, theta: &theta, weights: &[], statistics: &[] };
+                model.scores(text, columns, config.bptt, name, watch)?
+            }
+            #[cfg(feature = "cuda")]
+            Computer::Gpu(device) => {
+                let (theta, precision) = (device.uploaded(&theta)?, options.precision);
+                let model = device::Model { theta, weights: View::none(), statistics: View::none(), precision };
+                let mut scorer = device::Scorer::new(&*device, &network, text, columns, config.bptt)?;
+                scorer.scores(&*device, model, name, watch)?
+            }
+        };
         let scores = scores.ok_or_else(|| interrupted(dir))?;
         Ok(TextEvaluation {
             loss: scores.loss,
@@ -123,7 +141,7 @@ pub fn evaluate_text(
 /// [`Error::Data`] for a prompt with a word that the vocabulary lacks and has no `<unk>` for.
 pub fn write_text(dir: &Path, writing: &Writing, options: &RunOptions) -> Result<String> {
     options.validate()?;
-    options.computer()?.cpu("evaluation")?;
+    let computer = options.computer()?;
     whole("length", writing.length, 1, 1_000_000)?;
     real("temperature", writing.temperature, 0.0, 1e6)?;
     if let Some(top_k) = writing.top_k {
@@ -143,57 +161,73 @@ pub fn write_text(dir: &Path, writing: &Writing, options: &RunOptions) -> Result
         }
     };
     options.on_threads(|| {
-        let mut reader = Reader::new(&network, &theta);
+        let mut reader = reader(&computer, &network, &theta, options)?;
+        let mut next = Vec::new();
         for &token in &first {
-            reader.read(token)?;
+            next = reader(token)?;
         }
         let mut written = prompt;
         for place in 0..writing.length {
             let uniform = Key::new(writing.seed, SAMPLE).step(place as u64).generator().uniform();
-            let token = draw(&reader.log_probabilities, writing.temperature, writing.top_k, uniform);
+            let token = draw(&next, writing.temperature, writing.top_k, uniform);
             written.push(token);
             if place + 1 < writing.length {
-                reader.read(token)?;
+                next = reader(token)?;
             }
         }
         Ok(tokenizer.decode(&written)?)
     })
 }
 
-/// A network that reads one token after the other.
-struct Reader<'a> {
+/// What reads one token after the other; it gives the logarithms of the probabilities of what follows.
+type Reader<'a> = Box<dyn FnMut(u32) -> Result<Vec<f32>> + 'a>;
+
+#[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "options of a GPU"))]
+fn reader<'a>(
+    computer: &'a Computer,
     network: &'a RecurrentNetwork,
     theta: &'a [f32],
-    workspace: darts_cells::recurrent::Workspace,
-    hidden: Vec<f32>,
-    /// Of what follows.
-    log_probabilities: Vec<f32>,
-}
-
-impl<'a> Reader<'a> {
-    fn new(network: &'a RecurrentNetwork, theta: &'a [f32]) -> Self {
-        Self {
-            network,
-            theta,
-            workspace: network.workspace(1, 1, Mode::Inference),
-            hidden: vec![0.0; network.config().hidden],
-            log_probabilities: vec![0.0; network.config().vocabulary],
+    options: &RunOptions,
+) -> Result<Reader<'a>> {
+    let config = *network.config();
+    match computer {
+        Computer::Cpu(_) => {
+            let mut workspace = network.workspace(1, 1, Mode::Inference);
+            let mut hidden = vec![0.0; config.hidden];
+            Ok(Box::new(move |token| {
+                let tokens = &[token];
+                let input = Input { tokens, batch: 1, hidden: &hidden, theta, weights: &[], masks: Masks::default() };
+                network.forward(&mut workspace, &input, &mut Statistics::Running(&[]))?;
+                hidden.copy_from_slice(network.hidden(&workspace));
+                let mut log_probabilities = vec![0.0; config.vocabulary];
+                network.log_probabilities(&workspace, theta, &mut log_probabilities)?;
+                Ok(log_probabilities)
+            }))
         }
-    }
-
-    fn read(&mut self, token: u32) -> Result<()> {
-        let input = Input {
-            tokens: &[token],
-            batch: 1,
-            hidden: &self.hidden,
-            theta: self.theta,
-            weights: &[],
-            masks: Masks::default(),
-        };
-        self.network.forward(&mut self.workspace, &input, &mut Statistics::Running(&[]))?;
-        self.hidden.copy_from_slice(self.network.hidden(&self.workspace));
-        self.network.log_probabilities(&self.workspace, self.theta, &mut self.log_probabilities)?;
-        Ok(())
+        #[cfg(feature = "cuda")]
+        Computer::Gpu(gpu) => {
+            let mut on_device = DeviceRecurrent::new(&**gpu, network.clone(), 1, 1, Mode::Inference)?;
+            let mut sequence = on_device.sequence(&**gpu)?;
+            let (theta, hidden) = (gpu.uploaded(theta)?, gpu.uploaded(&vec![0.0; config.hidden])?);
+            let log_probabilities = gpu.allocate(config.vocabulary)?;
+            let pass = DevicePass {
+                theta,
+                weights: View::none(),
+                hidden,
+                next_hidden: Some(hidden),
+                statistics: DeviceStatistics::Running(View::none()),
+                loss: LossConfig::default(),
+                gradients: DeviceGradients::default(),
+                precision: options.precision,
+            };
+            Ok(Box::new(move |token| {
+                // No word is known to follow: the loss of this one is not looked at.
+                on_device.upload(&**gpu, &mut sequence, &[token], &[token], &Masks::default())?;
+                on_device.evaluate(&**gpu, &sequence, &pass)?;
+                on_device.log_probabilities(&**gpu, theta, log_probabilities)?;
+                Ok(gpu.downloaded(log_probabilities)?)
+            }))
+        }
     }
 }
 

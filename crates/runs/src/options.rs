@@ -42,23 +42,6 @@ pub(crate) enum Computer {
 }
 
 impl Computer {
-    /// The processor.
-    ///
-    /// # Errors
-    /// [`Error::Device`] where it is a GPU, on which `what` does not run.
-    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "this build opens no GPU"))]
-    pub(crate) fn cpu(self, what: &str) -> Result<candle_core::Device> {
-        match self {
-            Self::Cpu(device) => Ok(device),
-            #[cfg(feature = "cuda")]
-            Self::Gpu(device) => {
-                let reason =
-                    format!("it is there ({}), but no {what} runs on a GPU yet; use --device cpu", device.name());
-                Err(Error::Device { device: "cuda".into(), reason })
-            }
-        }
-    }
-
     /// What the maker calls the GPU, where it is one.
     pub(crate) fn gpu_name(&self) -> Option<String> {
         match self {

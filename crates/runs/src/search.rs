@@ -23,6 +23,8 @@ use crate::state;
 use crate::task::image::device::search::DeviceImageSearch;
 use crate::task::image::search::ImageSearch;
 use crate::task::text::data::Text;
+#[cfg(feature = "cuda")]
+use crate::task::text::device::search::DeviceTextSearch;
 use crate::task::text::search::TextSearch;
 use crate::task::{SearchTask, Size};
 
@@ -100,11 +102,21 @@ fn on_text(dir: PathBuf, config: &TextSearchConfig, options: RunOptions) -> Resu
     OpenRun::open(dir, identity, options, |options, folder, computer| {
         let text = Text::of_run(&config.data, options.data_dir.as_deref(), folder)?.limited(config.train_limit);
         let (found, file) = (Found::Text(text.record()), Some(text.tokenizer_file()?));
-        let task = TextSearch::new(config, text)?;
-        let start = task.initial();
-        let searcher =
-            Searcher::new(task, start, text_settings(config), config.epochs, &computer.cpu("search of text")?)?;
-        Ok(Made { learner: Box::new(searcher), found, file })
+        let (settings, epochs) = (text_settings(config), config.epochs);
+        let learner: Box<dyn Learner> = match computer {
+            Computer::Cpu(device) => {
+                let task = TextSearch::new(config, text)?;
+                let start = task.initial();
+                Box::new(Searcher::new(task, start, settings, epochs, &device)?)
+            }
+            #[cfg(feature = "cuda")]
+            Computer::Gpu(device) => {
+                let task = DeviceTextSearch::new(config, text, &*device, options.precision)?;
+                let (w, alphas) = task.initial();
+                Box::new(DeviceSearcher::new(device, task, (&w, &alphas), settings, epochs, options.precision)?)
+            }
+        };
+        Ok(Made { learner, found, file })
     })
 }
 

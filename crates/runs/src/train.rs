@@ -23,6 +23,8 @@ use crate::state;
 use crate::task::image::device::train::DeviceImageTraining;
 use crate::task::image::train::ImageTraining;
 use crate::task::text::data::Text;
+#[cfg(feature = "cuda")]
+use crate::task::text::device::train::DeviceTextTraining;
 use crate::task::text::train::TextTraining;
 use crate::task::{Scores, Size, TrainTask};
 use crate::weights::{AverageAfter, Weights};
@@ -92,12 +94,22 @@ fn on_text(dir: PathBuf, config: &TextTrainConfig, options: RunOptions) -> Resul
     OpenRun::open(dir, identity, options, |options, folder, computer| {
         let text = Text::of_run(&config.data, options.data_dir.as_deref(), folder)?.limited(config.train_limit);
         let (found, file) = (Found::Text(text.record()), Some(text.tokenizer_file()?));
-        let task = TextTraining::new(config, text)?;
-        let w = Vector::from_vec(task.initial(), &computer.cpu("training")?)?;
         let sgd = SgdConfig { momentum: 0.0, weight_decay: config.weight_decay };
-        let average = AverageAfter { nonmono: config.nonmono, epochs: config.epochs };
-        let trainer = Trainer::new(task, Weights::new(w, sgd, Some(average))?, config.grad_clip, config.epochs)?;
-        Ok(Made { learner: Box::new(trainer), found, file })
+        let average = Some(AverageAfter { nonmono: config.nonmono, epochs: config.epochs });
+        let learner: Box<dyn Learner> = match computer {
+            Computer::Cpu(device) => {
+                let task = TextTraining::new(config, text)?;
+                let weights = Weights::new(Vector::from_vec(task.initial(), &device)?, sgd, average)?;
+                Box::new(Trainer::new(task, weights, config.grad_clip, config.epochs)?)
+            }
+            #[cfg(feature = "cuda")]
+            Computer::Gpu(device) => {
+                let task = DeviceTextTraining::new(config, text, &*device, options.precision)?;
+                let (w, clip, epochs, precision) = (task.initial(), config.grad_clip, config.epochs, options.precision);
+                Box::new(DeviceTrainer::new(device, task, &w, Settings { sgd, average, clip, epochs, precision })?)
+            }
+        };
+        Ok(Made { learner, found, file })
     })
 }
 

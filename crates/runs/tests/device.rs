@@ -11,9 +11,11 @@ use std::process::Command;
 
 use darts_cells::genotype::named;
 use darts_cuda_emulator::fake_driver;
+use darts_runs::config::Dropout;
 use darts_runs::{
-    DataConfig, Device, Metric, Order, Outcome, Precision, RunOptions, RunRecord, SearchConfig, SearchRun, TrainConfig,
-    TrainRun, read_metrics,
+    DataConfig, Device, Metric, Order, Outcome, Precision, Results, RunOptions, RunRecord, SearchConfig, SearchRun,
+    SearchSettings, Split, TextConfig, TextSearchConfig, TextTrainConfig, TrainConfig, TrainRun, TrainSettings,
+    Writing, evaluate, evaluate_text, predict, read_metrics, write_text,
 };
 use support::{Snapshots, finished, results, tempdir};
 
@@ -52,7 +54,7 @@ fn search_config(order: Order) -> SearchConfig {
     }
 }
 
-fn search(dir: &Path, config: SearchConfig, options: RunOptions) -> Outcome {
+fn search(dir: &Path, config: impl Into<SearchSettings>, options: RunOptions) -> Outcome {
     SearchRun::open_or_create(dir, config, options).unwrap().run(&mut ()).unwrap()
 }
 
@@ -73,7 +75,7 @@ fn train_config() -> TrainConfig {
     }
 }
 
-fn train(dir: &Path, config: TrainConfig, options: RunOptions) -> Outcome {
+fn train(dir: &Path, config: impl Into<TrainSettings>, options: RunOptions) -> Outcome {
     TrainRun::open_or_create(dir, config, options).unwrap().run(&mut ()).unwrap()
 }
 
@@ -86,6 +88,10 @@ fn numbers(dir: &Path) -> Vec<f64> {
         Metric::Epoch(m) => vec![Some(m.train_loss), m.train_accuracy, m.valid_loss, m.valid_accuracy],
     };
     read_metrics(dir).unwrap().into_iter().flat_map(of).flatten().collect()
+}
+
+fn tested(results: &Results) -> Vec<f64> {
+    [results.test_loss, results.test_accuracy, results.test_perplexity].into_iter().flatten().collect()
 }
 
 #[track_caller]
@@ -198,9 +204,7 @@ fn emulator_training_sees_what_it_sees_on_the_processor() {
                 (found.parameters, found.parameters_with_auxiliary),
                 (expected.parameters, expected.parameters_with_auxiliary)
             );
-            let test =
-                |results: &darts_runs::Results| [results.test_loss, results.test_accuracy].map(|x| x.unwrap_or(0.0));
-            assert_close(&test(&found.results), &test(&expected.results), 1e-3);
+            assert_close(&tested(&found.results), &tested(&expected.results), 1e-3);
         }
     });
 }
@@ -232,6 +236,108 @@ fn emulator_training_goes_on_on_the_other_device() {
             assert!(matches!(stopped, Outcome::Stopped(_)));
             finished(train(dir.path(), train_config(), on(second)));
             assert_close(&numbers(dir.path()), &numbers(whole.path()), 1e-3);
+        }
+    });
+}
+
+fn text() -> TextConfig {
+    TextConfig::SyntheticText { vocabulary: 6, predictability: 0.8, train_tokens: 100, valid_tokens: 40, data_seed: 1 }
+}
+
+fn text_search_config(order: Order) -> TextSearchConfig {
+    TextSearchConfig {
+        seed: 5,
+        order,
+        epochs: 2,
+        batch_size: 3,
+        units: 5,
+        nodes: 2,
+        bptt: 8,
+        dropout: Dropout { words: 0.1, ..Dropout::SEARCH },
+        learning_rate: 2.0,
+        ..TextSearchConfig::for_data(text())
+    }
+}
+
+fn text_train_config() -> TextTrainConfig {
+    TextTrainConfig {
+        seed: 6,
+        epochs: 5,
+        batch_size: 4,
+        units: 6,
+        bptt: 5,
+        activation_regularization: 0.1,
+        // So large that the validation loss rises, and averaging begins; so small that what is rounded otherwise stays small.
+        learning_rate: 2.0,
+        nonmono: 1,
+        ..TextTrainConfig::for_data(text(), named::recurrent("DARTS_V2").unwrap())
+    }
+}
+
+#[test]
+fn emulator_search_of_text_sees_what_it_sees_on_the_processor() {
+    with_fake_driver("emulator_search_of_text_sees_what_it_sees_on_the_processor", || {
+        for order in [Order::First, Order::Second] {
+            let (cpu, gpu, both) = (tempdir(), tempdir(), tempdir());
+            let expected = finished(search(cpu.path(), text_search_config(order), on(Device::Cpu)));
+            let found = finished(search(gpu.path(), text_search_config(order), on(Device::Cuda(0))));
+            assert_close(&numbers(gpu.path()), &numbers(cpu.path()), 1e-4);
+            assert_eq!(found.genotype, expected.genotype);
+            // In the middle of the second epoch.
+            let steps = RunOptions { max_steps: Some(6), ..on(Device::Cuda(0)) };
+            assert!(matches!(search(both.path(), text_search_config(order), steps), Outcome::Stopped(_)));
+            finished(search(both.path(), text_search_config(order), on(Device::Cpu)));
+            assert_close(&numbers(both.path()), &numbers(cpu.path()), 1e-4);
+        }
+    });
+}
+
+#[test]
+fn emulator_training_on_text_sees_what_it_sees_on_the_processor() {
+    with_fake_driver("emulator_training_on_text_sees_what_it_sees_on_the_processor", || {
+        let (cpu, gpu, both) = (tempdir(), tempdir(), tempdir());
+        let expected = finished(train(cpu.path(), text_train_config(), on(Device::Cpu)));
+        let found = finished(train(gpu.path(), text_train_config(), on(Device::Cuda(0))));
+        assert_close(&numbers(gpu.path()), &numbers(cpu.path()), 1e-3);
+        assert_close(&tested(&found.results), &tested(&expected.results), 1e-3);
+        let valid_loss = |metric| if let Metric::Epoch(epoch) = metric { epoch.valid_loss } else { None };
+        let losses: Vec<f64> = read_metrics(gpu.path()).unwrap().into_iter().filter_map(valid_loss).collect();
+        assert!(losses[2] > losses[0], "weights are averaged from the fourth epoch on: {losses:?}");
+        let epochs = RunOptions { until_epoch: Some(4), ..on(Device::Cpu) };
+        assert!(matches!(train(both.path(), text_train_config(), epochs), Outcome::Stopped(_)));
+        finished(train(both.path(), text_train_config(), on(Device::Cuda(0))));
+        assert_close(&numbers(both.path()), &numbers(cpu.path()), 1e-3);
+        for split in [Split::Valid, Split::Test] {
+            let [cpu, gpu] = [Device::Cpu, Device::Cuda(0)]
+                .map(|device| evaluate_text(gpu.path(), split, &on(device), &mut ()).unwrap());
+            assert_close(&[gpu.loss], &[cpu.loss], 1e-5);
+            assert_eq!(gpu.tokens, cpu.tokens);
+        }
+        let writing = Writing { prompt: "w1 w2".into(), length: 12, ..Writing::default() };
+        let [cpu, gpu] =
+            [Device::Cpu, Device::Cuda(0)].map(|device| write_text(gpu.path(), &writing, &on(device)).unwrap());
+        assert_eq!(gpu, cpu);
+    });
+}
+
+#[test]
+fn emulator_evaluations_see_what_they_see_on_the_processor() {
+    with_fake_driver("emulator_evaluations_see_what_they_see_on_the_processor", || {
+        let dir = tempdir();
+        finished(train(dir.path(), train_config(), on(Device::Cpu)));
+        for split in [Split::Valid, Split::Test] {
+            let [cpu, gpu] =
+                [Device::Cpu, Device::Cuda(0)].map(|device| evaluate(dir.path(), split, &on(device), &mut ()).unwrap());
+            assert_close(&[gpu.loss, gpu.accuracy], &[cpu.loss, cpu.accuracy], 1e-5);
+            assert_eq!(gpu.examples, cpu.examples);
+        }
+        let picture = dir.path().join("picture.png");
+        image::RgbImage::from_fn(20, 30, |x, y| image::Rgb([x as u8, y as u8, 9])).save(&picture).unwrap();
+        let [cpu, gpu] = [Device::Cpu, Device::Cuda(0)]
+            .map(|device| predict(dir.path(), std::slice::from_ref(&picture), &on(device)).unwrap());
+        for ((class, found), (expected_class, expected)) in gpu[0].top.iter().zip(&cpu[0].top) {
+            assert_eq!(class, expected_class);
+            assert_close(&[*found], &[*expected], 1e-5);
         }
     });
 }

@@ -11,7 +11,7 @@ mod buffers;
 mod forward;
 mod run;
 
-use darts_cuda::{Memory, Precision, Program, View, embedding, tied_decoder};
+use darts_cuda::{Memory, Precision, Program, View, embedding, tied_decoder, vector};
 
 use self::buffers::{Arena, Buffers};
 use self::run::Run;
@@ -21,7 +21,7 @@ pub use crate::device::DeviceStatistics;
 use crate::error::Result;
 
 /// A sequence of words in device memory, with its dropout. Its length is that of the last upload.
-#[derive(Copy, Clone, Debug)]
+#[derive(Copy, Clone, Debug, PartialEq)]
 pub struct DeviceSequence {
     room: Room,
     steps: usize,
@@ -228,6 +228,34 @@ impl DeviceRecurrent {
         Ok(())
     }
 
+    /// Appends the launches of [`DeviceRecurrent::evaluate`] to a program, which keeps nothing here. `results`: the loss with its
+    /// regularizers, and the mean negative log-likelihood alone; overwritten.
+    ///
+    /// # Errors
+    /// As [`DeviceRecurrent::evaluate`], but for the device's.
+    pub fn lay_down(
+        &self,
+        program: &mut Program,
+        sequence: &DeviceSequence,
+        pass: &DevicePass,
+        results: View<f64>,
+    ) -> Result<()> {
+        length("results", results.len, 2)?;
+        let key = Key { pass: *pass, room: sequence.room, masks: sequence.masks, steps: sequence.steps };
+        self.check(&key)?;
+        program.append(self.laid_down(&key));
+        let [sum, activation, temporal] = [0, 1, 2].map(|i| self.buffers.values.slice(i..i + 1));
+        let mean = (1.0 / (sequence.steps * self.batch) as f64, sum);
+        vector::combine(program, results.slice(0..1), &[mean, (1.0, activation), (1.0, temporal)]);
+        vector::combine(program, results.slice(1..2), &[mean]);
+        Ok(())
+    }
+
+    /// Number of words of the sequence that was uploaded last.
+    pub fn words(&self, sequence: &DeviceSequence) -> usize {
+        sequence.steps * self.batch
+    }
+
     /// The program of [`DeviceRecurrent::evaluate`], laid down when it is first asked for.
     ///
     /// # Errors
@@ -238,7 +266,7 @@ impl DeviceRecurrent {
             Some(index) => index,
             None => {
                 self.check(&key)?;
-                self.programs.push((key, self.lay_down(&key)));
+                self.programs.push((key, self.laid_down(&key)));
                 self.programs.len() - 1
             }
         };
@@ -328,7 +356,7 @@ impl DeviceRecurrent {
     }
 
     /// Forward pass, loss and backward pass. The arguments have been checked.
-    fn lay_down(&self, key: &Key) -> Program {
+    fn laid_down(&self, key: &Key) -> Program {
         let mut program = Program::default();
         let run = Run::new(self, key);
         run.forward(&mut program);

@@ -1,6 +1,8 @@
 //! Text and recurrent networks as a task: the data, the search problem, the training problem, and evaluation.
 
 pub(crate) mod data;
+#[cfg(feature = "cuda")]
+pub(crate) mod device;
 pub(crate) mod passage;
 pub(crate) mod score;
 pub(crate) mod search;

@@ -130,7 +130,7 @@ fn parts(len: usize, part: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// Sizes of the batches of `len` examples, of which so many may turn out to be unreadable.
-fn batches_of(len: usize, batch: usize, tolerated: usize) -> Vec<usize> {
+pub(crate) fn batches_of(len: usize, batch: usize, tolerated: usize) -> Vec<usize> {
     let mut sizes = Vec::new();
     for whole in [len.min(batch), len % batch.max(1)].into_iter().filter(|&size| size > 0) {
         sizes.extend(whole.saturating_sub(tolerated).max(1)..=whole);
@@ -266,17 +266,22 @@ pub(crate) fn scores(
 ) -> Result<Option<Scores>> {
     let of = (theta, network.network().config().classes);
     scorer.scores(device, of, what, watch, &|program, batch, results| {
-        let pass = DeviceConvPass {
-            images: batch.images,
-            labels: batch.labels,
-            theta,
-            weights: View::none(),
-            masks: None,
-            statistics: DeviceStatistics::Running(statistics),
-            loss: LossConfig::default(),
-            gradients: DeviceConvGradients::default(),
-        };
+        let pass = discrete_pass((batch.images, batch.labels), (theta, statistics));
         network.lay_down(program, batch.len(), &pass, results)?;
         Ok(network.logits(batch.len()))
     })
+}
+
+/// The evaluation of a discrete network on images with their labels, with the running statistics.
+pub(crate) fn discrete_pass((images, labels): (View, View<u32>), (theta, statistics): (View, View)) -> DeviceConvPass {
+    DeviceConvPass {
+        images,
+        labels,
+        theta,
+        weights: View::none(),
+        masks: None,
+        statistics: DeviceStatistics::Running(statistics),
+        loss: LossConfig::default(),
+        gradients: DeviceConvGradients::default(),
+    }
 }
