@@ -182,11 +182,11 @@ if wants epoch; then
     # As many images of the same size.
     task=(synthetic-images --train-images 50000 --test-images 64 --image-size 32)
   fi
-  limited 240 "$to/epoch.log" "$darts" search "${task[@]}" --preset paper --device cuda --until-epoch 1 --out "$work/epoch" --quiet
+  limited 240 "$to/epoch.log" "$darts" search "${task[@]}" --preset paper --order first --device cuda --until-epoch 1 --out "$work/epoch" --quiet
   line=$(grep '"kind":"epoch"' "$work/epoch/metrics.jsonl" 2>/dev/null | head -1)
   seconds=$(printf '%s' "$line" | sed -n 's/.*"seconds":\([0-9.e-]*\).*/\1/p')
   note epoch "${task[0]}" "$state" "$took" "\"seconds\":${seconds:-null}"
-  printf '%s: %s, second order, 25,000 images and as many for α: %s s\n' "${task[0]}" "$state" "${seconds:-–}" >>"$markdown"
+  printf '%s: %s, first order, 25,000 images and as many for α, then the validation: %s s; the paper has 50 of them\n' "${task[0]}" "$state" "${seconds:-–}" >>"$markdown"
 fi
 
 if wants sanitizer; then
@@ -194,7 +194,7 @@ if wants sanitizer; then
   sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
   for tool in memcheck racecheck; do
     if [ -n "$sanitizer" ]; then
-      limited 90 "$to/$tool.log" "$sanitizer" --tool $tool --error-exitcode 1 "$kernel_times" --once --batch 2 --only kernels
+      limited 120 "$to/$tool.log" "$sanitizer" --tool $tool --error-exitcode 1 "$darts" verify --golden "$golden" --device cuda
       note sanitizer $tool "$state" "$took"
       printf '%s: %s, %s\n\n' "$tool" "$state" "$(grep -E 'SUMMARY' "$to/$tool.log" | tail -1)" >>"$markdown"
     else

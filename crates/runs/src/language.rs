@@ -2,6 +2,9 @@
 //! are the mean negative log-likelihood of the next word. It carries the hidden states of its two texts from step to step, which
 //! is all the memory it has beside the running statistics; it refuses to know data sets, runs, optimizers and clipping.
 
+#[cfg(feature = "device")]
+pub(crate) mod device;
+
 use darts_bilevel::{BilevelProblem, Gradients, Pass};
 use darts_cells::recurrent::{
     self, Input, LossConfig, LossOutput, Masks, Mode, RecurrentNetwork, Statistics, Workspace,

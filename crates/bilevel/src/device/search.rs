@@ -163,6 +163,11 @@ impl<B: Clone + PartialEq> DeviceSearch<B> {
         self.memory.alpha_gradient
     }
 
+    /// Of that gradient, `∇α L_val` alone, without the implicit term of the second order.
+    pub fn direct_alpha_gradient(&self) -> View {
+        self.memory.second_order.map_or(self.memory.alpha_gradient, |workspace| workspace.direct)
+    }
+
     /// Steps completed.
     pub fn steps(&self) -> u64 {
         self.steps

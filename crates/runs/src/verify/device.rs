@@ -8,16 +8,18 @@ use darts_cells::conv::{
     DeviceStatistics, ForwardInput, LossConfig as ConvLoss, OperationGradients,
 };
 use darts_cells::recurrent::{
-    self, DeviceGradients, DevicePass, DeviceRecurrent, DeviceSequence, LossConfig, Mode, RecurrentNetwork,
+    self, DeviceGradients, DevicePass, DeviceRecurrent, DeviceSequence, LossConfig, Masks, Mode, RecurrentNetwork,
 };
 use darts_cuda::vector::{self, AdamState, AdamStep, AveragedState, SgdStep};
 use darts_cuda::{Backend, Memory as _, Precision, Program, View};
 
 use super::VerifyError;
 use super::place::{
-    ConvResults, ConvSearch, Labelled, OperationResults, Optimized, Optimizer, Place, RecurrentResults, SearchResults,
-    SearchStart,
+    ConvResults, ConvSearch, Labelled, LanguageResults, LanguageSearch, LanguageStart, OperationResults, Optimized,
+    Optimizer, Place, RecurrentResults, SearchResults, SearchStart, Words,
 };
+use crate::language::LanguageState;
+use crate::language::device::DeviceLanguage;
 use crate::supernet::device::{DeviceImages, DeviceSupernet};
 
 /// A device, as a place.
@@ -162,7 +164,73 @@ impl ConvSearch for SearchOnDevice<'_> {
     }
 }
 
+/// A search of a recurrent supernet on a device.
+struct LanguageOnDevice<'a> {
+    device: &'a dyn Backend,
+    problem: Language,
+    search: DeviceSearch<DeviceSequence>,
+}
+
+struct Language(DeviceLanguage);
+
+impl DeviceProblem for Language {
+    type Batch = DeviceSequence;
+    type Error = darts_cells::Error;
+
+    fn lay_down(
+        &self,
+        program: &mut Program,
+        at: &Evaluation,
+        batch: &DeviceSequence,
+    ) -> Result<(), darts_cells::Error> {
+        self.0.lay_down(program, at, batch)
+    }
+}
+
+impl LanguageSearch for LanguageOnDevice<'_> {
+    fn state(&self) -> Result<LanguageState, String> {
+        let read = |view: View| self.device.downloaded(view).map_err(|e| e.to_string());
+        let DeviceLanguage { train, valid, statistics, .. } = self.problem.0;
+        Ok(LanguageState { train: read(train)?, valid: read(valid)?, statistics: read(statistics)? })
+    }
+
+    fn step(&mut self, train: &Words, valid: &Words, learning_rate: f64) -> Result<LanguageResults, String> {
+        let (device, network) = (self.device, &self.problem.0.network);
+        let send = |words: &Words| -> Result<DeviceSequence, String> {
+            let mut sequence = network.sequence(device).map_err(|e| e.to_string())?;
+            let sent = network.upload(device, &mut sequence, &words.tokens, &words.targets, &Masks::default());
+            sent.map(|()| sequence).map_err(|e| e.to_string())
+        };
+        let (train, valid) = (send(train)?, send(valid)?);
+        let report = self.search.step(device, &self.problem, &train, &valid, learning_rate);
+        let report = report.map_err(|e| e.to_string())?;
+        let read = |view: View| device.downloaded(view).map_err(|e| e.to_string());
+        let state = self.state()?;
+        Ok(LanguageResults {
+            search: SearchResults {
+                report: report.step,
+                alpha_gradient: read(self.search.alpha_gradient())?,
+                alphas: read(self.search.alphas())?,
+                theta: read(self.search.weights())?,
+                momentum: Vec::new(),
+                statistics: state.statistics.clone(),
+            },
+            direct_alpha_gradient: read(self.search.direct_alpha_gradient())?,
+            nll: report.measure,
+            state,
+        })
+    }
+}
+
 impl Place for OnDevice<'_> {
+    fn language_search<'a>(&'a self, start: LanguageStart) -> Result<Box<dyn LanguageSearch + 'a>, String> {
+        let LanguageStart { network, columns, sizes, theta, alphas, statistics, config } = start;
+        let problem = DeviceLanguage::new(self.0, network, columns, sizes, &statistics);
+        let problem = Language(problem.map_err(|e| e.to_string())?);
+        let search = DeviceSearch::new(self.0, &theta, &alphas, config, Precision::F32).map_err(|e| e.to_string())?;
+        Ok(Box::new(LanguageOnDevice { device: self.0, problem, search }))
+    }
+
     fn conv_search<'a>(&'a self, start: SearchStart) -> Result<Box<dyn ConvSearch + 'a>, String> {
         let SearchStart { network, columns, batches, theta, alphas, statistics, config } = start;
         let problem = DeviceSupernet::new(self.0, network, columns, &batches, &statistics);

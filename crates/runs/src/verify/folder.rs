@@ -52,7 +52,11 @@ const KINDS: [Kind; 11] = [
     ),
     Kind::json("derive_recurrent", &[Family::Recurrent], |path, _| derive::recurrent(path)),
     Kind::tensors("rnn_", &[Family::Recurrent], Some(|path, place| recurrent::network(Golden::open(path)?, place))),
-    Kind::tensors("bilevel_rnn_", &[Family::Recurrent], Some(|path, _| recurrent::bilevel(Golden::open(path)?))),
+    Kind::tensors(
+        "bilevel_rnn_",
+        &[Family::Recurrent],
+        Some(|path, place| recurrent::bilevel(Golden::open(path)?, place)),
+    ),
 ];
 
 impl Kind {

@@ -12,6 +12,7 @@ use darts_ops::vector::Vector;
 
 use super::VerifyError;
 use crate::error::Error;
+use crate::language::{LanguageConfig, LanguageProblem, LanguageState, Sequence};
 use crate::options::Device;
 use crate::supernet::{LabelledImages, SupernetProblem};
 
@@ -135,6 +136,69 @@ pub trait ConvSearch {
     fn step(&mut self, train: Labelled, valid: Labelled, learning_rate: f64) -> Result<SearchResults, String>;
 }
 
+/// Where a search over a recurrent supernet starts: with hidden states of zero.
+pub struct LanguageStart {
+    /// The supernet.
+    pub network: RecurrentNetwork,
+    /// Operations of an edge: columns of α.
+    pub columns: usize,
+    /// Sizes of the sequences of its steps.
+    pub sizes: LanguageConfig,
+    /// θ.
+    pub theta: Vec<f32>,
+    /// α.
+    pub alphas: Vec<f32>,
+    /// The running statistics.
+    pub statistics: Vec<f32>,
+    /// The settings.
+    pub config: SearchConfig,
+}
+
+/// What a step of a recurrent search saw, and left.
+pub struct LanguageResults {
+    /// As in every search; no momentum.
+    pub search: SearchResults,
+    /// Of the gradient that Adam got, that of the validation loss alone.
+    pub direct_alpha_gradient: Vec<f32>,
+    /// Mean negative log-likelihood of the weight pass, without its regularizer.
+    pub nll: f64,
+    /// Hidden states of both texts, as the step left them.
+    pub state: LanguageState,
+}
+
+/// A sequence of words, and the words that follow.
+pub struct Words {
+    /// `[T, B]`.
+    pub tokens: Vec<u32>,
+    /// `[T, B]`.
+    pub targets: Vec<u32>,
+}
+
+impl Sequence for Words {
+    fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    fn targets(&self) -> &[u32] {
+        &self.targets
+    }
+}
+
+/// A search over a recurrent supernet that is under way.
+pub trait LanguageSearch {
+    /// What the next step starts from.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    fn state(&self) -> Result<LanguageState, String>;
+
+    /// One step of Algorithm 1.
+    ///
+    /// # Errors
+    /// Why it cannot be computed.
+    fn step(&mut self, train: &Words, valid: &Words, learning_rate: f64) -> Result<LanguageResults, String>;
+}
+
 /// An optimizer with its settings.
 #[derive(Clone, Copy, Debug)]
 pub enum Optimizer {
@@ -156,6 +220,12 @@ pub trait Place {
     /// # Errors
     /// What the settings or the place refuse.
     fn conv_search<'a>(&'a self, start: SearchStart) -> Result<Box<dyn ConvSearch + 'a>, String>;
+
+    /// A search over a recurrent supernet from there.
+    ///
+    /// # Errors
+    /// What the settings or the place refuse.
+    fn language_search<'a>(&'a self, start: LanguageStart) -> Result<Box<dyn LanguageSearch + 'a>, String>;
 
     /// Parameters after each of several steps, one for each of the gradients.
     ///
@@ -269,7 +339,47 @@ impl ConvSearch for OnProcessor {
     }
 }
 
+struct LanguageOnProcessor {
+    search: Search,
+    problem: LanguageProblem,
+}
+
+impl LanguageSearch for LanguageOnProcessor {
+    fn state(&self) -> Result<LanguageState, String> {
+        Ok(self.problem.state().clone())
+    }
+
+    fn step(&mut self, train: &Words, valid: &Words, learning_rate: f64) -> Result<LanguageResults, String> {
+        let Self { search, problem } = self;
+        let report = search.step(problem, train as &dyn Sequence, valid as &dyn Sequence, learning_rate);
+        let report = report.map_err(|e| e.to_string())?;
+        let read = |vector: &Vector| vector.to_vec().map_err(|e| e.to_string());
+        let state = problem.state().clone();
+        Ok(LanguageResults {
+            search: SearchResults {
+                report,
+                alpha_gradient: read(search.alpha_gradient())?,
+                alphas: read(search.alphas())?,
+                theta: read(search.weights())?,
+                momentum: Vec::new(),
+                statistics: state.statistics.clone(),
+            },
+            direct_alpha_gradient: read(search.direct_alpha_gradient())?,
+            nll: problem.output().map_or(f64::NAN, |output| output.nll),
+            state,
+        })
+    }
+}
+
 impl Place for Processor {
+    fn language_search<'a>(&'a self, start: LanguageStart) -> Result<Box<dyn LanguageSearch + 'a>, String> {
+        let LanguageStart { network, columns, sizes, theta, alphas, statistics, config } = start;
+        let problem = LanguageProblem::new(network, columns, sizes, statistics);
+        let vector = |values: Vec<f32>| Vector::from_vec(values, &Cpu).map_err(|e| e.to_string());
+        let search = Search::new(vector(theta)?, vector(alphas)?, config).map_err(|e| e.to_string())?;
+        Ok(Box::new(LanguageOnProcessor { search, problem }))
+    }
+
     fn conv_search<'a>(&'a self, start: SearchStart) -> Result<Box<dyn ConvSearch + 'a>, String> {
         let largest = start.batches.into_iter().max().unwrap_or(1);
         let problem = SupernetProblem::new(start.network, start.columns, largest, start.statistics);

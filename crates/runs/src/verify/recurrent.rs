@@ -1,22 +1,20 @@
 //! The recurrent golden files against this machine: discrete and search networks, with and without dropout, and search steps of
 //! first and second order. The problem and the search are those that a run uses.
 
-use candle_core::Device;
 use darts_bilevel::optimizer::{AdamConfig, SgdConfig};
-use darts_bilevel::{Search, SearchConfig, SecondOrder, StepReport, Strategy};
+use darts_bilevel::{SearchConfig, SecondOrder, Strategy};
 use darts_cells::genotype::RecurrentGenotype;
 use darts_cells::primitive::Activation;
 use darts_cells::recurrent::{Input, LossConfig, Masks, RecurrentConfig, RecurrentNetwork};
 use darts_cells::relaxation::Relaxation;
 use darts_cells::space::RecurrentSpace;
-use darts_ops::vector::Vector;
 
 use super::VerifyError;
 use super::compare::{FileReport, Tolerance};
 use super::conv::{compare_table, load};
 use super::file::Golden;
-use super::place::Place;
-use crate::language::{LanguageConfig, LanguageProblem, Sequence};
+use super::place::{LanguageResults, LanguageStart, Place, SearchResults, Words};
+use crate::language::LanguageConfig;
 
 /// Everything of a discrete network: float32 reaches 9e-7.
 const DISCRETE: Tolerance = Tolerance { group: "discrete recurrent networks", relative: 5e-6 };
@@ -107,29 +105,11 @@ fn steps_and_batch(golden: &mut Golden, name: &str) -> Result<(usize, usize), Ve
     }
 }
 
-/// One of a step's two sequences.
-struct Words {
-    tokens: Vec<u32>,
-    targets: Vec<u32>,
-}
-
-impl Sequence for Words {
-    fn tokens(&self) -> &[u32] {
-        &self.tokens
-    }
-
-    fn targets(&self) -> &[u32] {
-        &self.targets
-    }
-}
-
-impl Words {
-    fn read(golden: &mut Golden, step: usize, split: &str) -> Result<Self, VerifyError> {
-        Ok(Self {
-            tokens: golden.labels(&format!("step{step}/input_{split}"))?,
-            targets: golden.labels(&format!("step{step}/target_{split}"))?,
-        })
-    }
+fn words(golden: &mut Golden, step: usize, split: &str) -> Result<Words, VerifyError> {
+    Ok(Words {
+        tokens: golden.labels(&format!("step{step}/input_{split}"))?,
+        targets: golden.labels(&format!("step{step}/target_{split}"))?,
+    })
 }
 
 /// For which steps a norm was above its limit.
@@ -146,7 +126,7 @@ struct Clipped {
 ///
 /// # Errors
 /// A file that does not hold what its metadata says.
-pub fn bilevel(mut golden: Golden) -> Result<FileReport, VerifyError> {
+pub fn bilevel(mut golden: Golden, place: &dyn Place) -> Result<FileReport, VerifyError> {
     let file = &mut golden;
     let alphas = file.tensor("alphas")?;
     let activations = Activation::SEARCH.to_vec();
@@ -169,23 +149,31 @@ pub fn bilevel(mut golden: Golden) -> Result<FileReport, VerifyError> {
         (steps, batch) = (steps.max(shape.0), shape.1);
     }
     let temporal = file.meta("temporal_activation_regularization")?;
-    let config = LanguageConfig { batch, steps, temporal };
-    let mut problem = LanguageProblem::new(network, space.operations(), config, statistics);
-    let (theta, alphas) = (Vector::from_vec(theta, &Device::Cpu)?, Vector::from_vec(alphas.data, &Device::Cpu)?);
-    let settings = search_config(file)?;
-    let limit = settings.clip;
-    let mut search = Search::new(theta, alphas, settings).map_err(|error| file.invalid(error.to_string()))?;
+    let config = search_config(file)?;
+    let limit = config.clip;
+    let start = LanguageStart {
+        columns: space.operations(),
+        sizes: LanguageConfig { batch, steps, temporal },
+        theta,
+        alphas: alphas.data,
+        statistics,
+        config,
+        network: network.clone(),
+    };
+    let mut search = place.language_search(start).map_err(|reason| file.invalid(reason))?;
     let clipped: Clipped = file.meta("clipped")?;
     let rate: f64 = file.meta("lr")?;
 
     for step in 0..count {
-        let (train, valid) = (Words::read(file, step, "train")?, Words::read(file, step, "valid")?);
-        file.compare(&format!("step{step}/hidden_train_before"), &problem.state().train, SEARCH)?;
-        file.compare(&format!("step{step}/hidden_valid_before"), &problem.state().valid, SEARCH)?;
-        let report = search
-            .step(&mut problem, &train as &dyn Sequence, &valid as &dyn Sequence, rate)
-            .map_err(|error| file.invalid(format!("step {step} cannot be computed: {error}")))?;
-        compare_step(file, step, &report, &search, &problem)?;
+        let (train, valid) = (words(file, step, "train")?, words(file, step, "valid")?);
+        let before = search.state().map_err(|reason| file.invalid(reason))?;
+        file.compare(&format!("step{step}/hidden_train_before"), &before.train, SEARCH)?;
+        file.compare(&format!("step{step}/hidden_valid_before"), &before.valid, SEARCH)?;
+        let found = search
+            .step(&train, &valid, rate)
+            .map_err(|reason| file.invalid(format!("step {step} cannot be computed: {reason}")))?;
+        compare_step(file, step, &found, &network)?;
+        let report = found.search.report;
         let above = |norm: f64| limit.is_some_and(|limit| norm > limit);
         let mut found = vec![("weight", report.clip < 1.0, clipped.weight.get(step))];
         if let Some(second) = &report.second_order {
@@ -204,33 +192,29 @@ pub fn bilevel(mut golden: Golden) -> Result<FileReport, VerifyError> {
 fn compare_step(
     golden: &mut Golden,
     step: usize,
-    report: &StepReport,
-    search: &Search,
-    problem: &LanguageProblem,
+    found: &LanguageResults,
+    network: &RecurrentNetwork,
 ) -> Result<(), VerifyError> {
     let key = |name: &str| format!("step{step}/{name}");
-    let alpha_gradient = search.alpha_gradient().to_vec()?;
+    let SearchResults { report, alpha_gradient, alphas, theta, .. } = &found.search;
     if let Some(second) = &report.second_order {
-        golden.compare(&key("grad/alphas"), &alpha_gradient, SECOND_ORDER)?;
-        golden.compare(&key("grad/alphas_direct"), &search.direct_alpha_gradient().to_vec()?, SEARCH)?;
+        golden.compare(&key("grad/alphas"), alpha_gradient, SECOND_ORDER)?;
+        golden.compare(&key("grad/alphas_direct"), &found.direct_alpha_gradient, SEARCH)?;
         golden.compare(&key("virtual_grad_norm"), &[second.virtual_grad_norm as f32], SEARCH)?;
         golden.compare(&key("valid_grad_norm"), &[second.valid_grad_norm as f32], SEARCH)?;
     } else {
-        golden.compare(&key("grad/alphas"), &alpha_gradient, SEARCH)?;
+        golden.compare(&key("grad/alphas"), alpha_gradient, SEARCH)?;
     }
     golden.compare(&key("valid_nll"), &[report.valid_loss as f32], SEARCH)?;
-    golden.compare(&key("alphas_after"), &search.alphas().to_vec()?, SEARCH)?;
-    let nll = problem.output().map_or(f64::NAN, |output| output.nll);
-    golden.compare(&key("train_nll"), &[nll as f32], SEARCH)?;
+    golden.compare(&key("alphas_after"), alphas, SEARCH)?;
+    golden.compare(&key("train_nll"), &[found.nll as f32], SEARCH)?;
     golden.compare(&key("train_loss"), &[report.train_loss as f32], SEARCH)?;
     golden.compare(&key("grad_norm"), &[report.grad_norm as f32], SEARCH)?;
-    let state = problem.state();
-    golden.compare(&key("hidden_train_after"), &state.train, SEARCH)?;
-    golden.compare(&key("hidden_valid_after"), &state.valid, SEARCH)?;
-    let network = problem.network();
+    golden.compare(&key("hidden_train_after"), &found.state.train, SEARCH)?;
+    golden.compare(&key("hidden_valid_after"), &found.state.valid, SEARCH)?;
     let after = key("state_after");
-    compare_table(golden, &after, network.parameters(), &search.weights().to_vec()?, SEARCH, |_| true)?;
-    compare_table(golden, &after, network.statistics(), &state.statistics, SEARCH, |_| true)
+    compare_table(golden, &after, network.parameters(), theta, SEARCH, |_| true)?;
+    compare_table(golden, &after, network.statistics(), &found.state.statistics, SEARCH, |_| true)
 }
 
 /// The search that the file describes.

@@ -1,12 +1,9 @@
 //! The search for a recurrent cell on a device: the twin of [`TextSearch`](crate::task::text::search::TextSearch).
 
-use darts_bilevel::Pass;
-use darts_bilevel::device::{self as bilevel, DeviceProblem, Evaluation};
+use darts_bilevel::device::{DeviceProblem, Evaluation};
 use darts_cells::genotype::Genotype;
-use darts_cells::recurrent::{
-    DeviceGradients, DevicePass, DeviceRecurrent, DeviceSequence, DeviceStatistics, LossConfig, Mode,
-};
-use darts_cuda::{Backend, Memory, Precision, Program, View, relaxation};
+use darts_cells::recurrent::DeviceSequence;
+use darts_cuda::{Backend, Memory, Precision, Program, View};
 use serde_json::Value;
 
 use super::score::{Model, Scorer};
@@ -15,6 +12,8 @@ use crate::config::TextSearchConfig;
 use crate::device::{DeviceSearchTask, DeviceTask};
 use crate::engine::Watch;
 use crate::error::Result;
+use crate::language::LanguageConfig;
+use crate::language::device::DeviceLanguage;
 use crate::task::text::data::Text;
 use crate::task::text::score::VALID_COLUMNS;
 use crate::task::text::search::{HIDDEN_TRAIN, HIDDEN_VALID, STATISTICS, Subject};
@@ -24,13 +23,7 @@ use crate::task::{Scores, Seen, Size};
 /// A recurrent search on a device.
 pub(crate) struct DeviceTextSearch {
     subject: Subject,
-    network: DeviceRecurrent,
-    weights: View,
-    d_weights: View,
-    /// Hidden states of the two texts, and running statistics, as [`LanguageState`](crate::language::LanguageState) has them.
-    hidden_train: View,
-    hidden_valid: View,
-    statistics: View,
+    problem: DeviceLanguage,
     train: DeviceSequence,
     valid: DeviceSequence,
     validation: Scorer,
@@ -48,34 +41,17 @@ impl DeviceTextSearch {
         precision: Precision,
     ) -> Result<Self> {
         let (subject, network, steps) = Subject::new(config, text)?;
-        let hidden = || device.uploaded(&vec![0.0; config.batch_size * config.units]);
         let statistics = network.initialize(config.seed).1;
         let validation = Scorer::new(device, &network, &subject.valid_text, VALID_COLUMNS, config.bptt)?;
-        let network = DeviceRecurrent::new(device, network, config.batch_size, steps, Mode::Training)?;
-        let weights = network.network().operation_weights();
-        Ok(Self {
-            weights: device.allocate(weights)?,
-            d_weights: device.allocate(weights)?,
-            hidden_train: hidden()?,
-            hidden_valid: hidden()?,
-            statistics: device.uploaded(&statistics)?,
-            train: network.sequence(device)?,
-            valid: network.sequence(device)?,
-            validation,
-            precision,
-            drawn: 0,
-            subject,
-            network,
-        })
+        let sizes = LanguageConfig { batch: config.batch_size, steps, temporal: config.temporal_regularization };
+        let problem = DeviceLanguage::new(device, network, subject.space.operations(), sizes, &statistics)?;
+        let [train, valid] = [problem.network.sequence(device)?, problem.network.sequence(device)?];
+        Ok(Self { train, valid, validation, precision, drawn: 0, subject, problem })
     }
 
     /// w and α at the start.
     pub(crate) fn initial(&self) -> (Vec<f32>, Vec<f32>) {
-        self.subject.initial(self.network.network())
-    }
-
-    fn columns(&self) -> usize {
-        self.subject.space.operations()
+        self.subject.initial(self.problem.network.network())
     }
 }
 
@@ -89,26 +65,7 @@ impl DeviceProblem for DeviceTextSearch {
         at: &Evaluation,
         sequence: &DeviceSequence,
     ) -> std::result::Result<(), darts_cells::Error> {
-        relaxation::softmax(program, at.alpha, self.columns(), self.weights);
-        let hidden = if at.pass == Pass::Validation { self.hidden_valid } else { self.hidden_train };
-        let weight_step = at.pass == Pass::Weight;
-        let temporal = if weight_step { self.subject.config.temporal_regularization } else { 0.0 };
-        let bilevel::DeviceGradients { w: theta, alpha } = at.gradients;
-        let pass = DevicePass {
-            theta: at.w,
-            weights: self.weights,
-            hidden,
-            next_hidden: matches!(at.pass, Pass::Validation | Pass::Weight).then_some(hidden),
-            statistics: DeviceStatistics::Batch { update: weight_step.then_some(self.statistics) },
-            loss: LossConfig { activation: 0.0, temporal },
-            gradients: DeviceGradients { theta, weights: alpha.map(|_| self.d_weights), hidden: None },
-            precision: at.precision,
-        };
-        self.network.lay_down(program, sequence, &pass, at.results)?;
-        if let Some(alpha) = alpha {
-            relaxation::softmax_backward(program, self.weights, self.d_weights, self.columns(), alpha);
-        }
-        Ok(())
+        self.problem.lay_down(program, at, sequence)
     }
 }
 
@@ -121,8 +78,8 @@ impl DeviceTask for DeviceTextSearch {
         self.subject.start(epoch, step);
         if step == 0 {
             // Both texts are read from their beginning again.
-            clear(device, self.hidden_train)?;
-            clear(device, self.hidden_valid)?;
+            clear(device, self.problem.train)?;
+            clear(device, self.problem.valid)?;
         }
         Ok(())
     }
@@ -132,11 +89,15 @@ impl DeviceTask for DeviceTextSearch {
     }
 
     fn seen(&self, sequence: &DeviceSequence, measure: f64) -> Seen {
-        Seen { examples: self.network.words(sequence) as u64, correct: None, likelihood: Some(measure) }
+        Seen { examples: self.problem.network.words(sequence) as u64, correct: None, likelihood: Some(measure) }
     }
 
     fn state(&self) -> Vec<(&'static str, View)> {
-        vec![(HIDDEN_TRAIN, self.hidden_train), (HIDDEN_VALID, self.hidden_valid), (STATISTICS, self.statistics)]
+        vec![
+            (HIDDEN_TRAIN, self.problem.train),
+            (HIDDEN_VALID, self.problem.valid),
+            (STATISTICS, self.problem.statistics),
+        ]
     }
 
     fn restored(&mut self) {
@@ -144,15 +105,15 @@ impl DeviceTask for DeviceTextSearch {
     }
 
     fn size(&self) -> Size {
-        size(self.network.network())
+        size(self.problem.network.network())
     }
 }
 
 impl DeviceSearchTask for DeviceTextSearch {
     fn next(&mut self, device: &dyn Backend) -> Result<(DeviceSequence, DeviceSequence)> {
         let (train, valid) = self.subject.next()?;
-        send(device, &self.network, &mut self.train, &train)?;
-        send(device, &self.network, &mut self.valid, &valid)?;
+        send(device, &self.problem.network, &mut self.train, &train)?;
+        send(device, &self.problem.network, &mut self.valid, &valid)?;
         self.drawn = train.drawn;
         Ok((self.train, self.valid))
     }
@@ -164,9 +125,14 @@ impl DeviceSearchTask for DeviceTextSearch {
         watch: &mut Watch<'_>,
     ) -> Result<Option<Scores>> {
         let mut program = Program::default();
-        relaxation::softmax(&mut program, alpha, self.columns(), self.weights);
+        self.problem.relax(&mut program, alpha);
         device.run(&program)?;
-        let model = Model { theta, weights: self.weights, statistics: self.statistics, precision: self.precision };
+        let model = Model {
+            theta,
+            weights: self.problem.weights,
+            statistics: self.problem.statistics,
+            precision: self.precision,
+        };
         self.validation.scores(device, model, "validation", watch)
     }
 
@@ -179,7 +145,7 @@ impl DeviceSearchTask for DeviceTextSearch {
     }
 
     fn weights(&self, device: &dyn Backend, w: &[f32], alphas: &[f32]) -> Result<Vec<u8>> {
-        let statistics = device.downloaded(self.statistics)?;
-        self.subject.weights(self.network.network(), (w, &statistics, alphas))
+        let statistics = device.downloaded(self.problem.statistics)?;
+        self.subject.weights(self.problem.network.network(), (w, &statistics, alphas))
     }
 }
