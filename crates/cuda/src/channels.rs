@@ -17,6 +17,19 @@ pub(crate) fn rows(channels: usize, vector: bool, threads: u32) -> usize {
     threads as usize / packs.clamp(1, threads as usize)
 }
 
+/// Blocks that a large device wants: four to a multiprocessor.
+const BLOCKS: usize = 528;
+
+/// Pixels of an image that a block takes, where `rows` threads take one each at a time: up to `most` for each, as long as
+/// `images` images of `pixels` pixels leave enough blocks.
+pub(crate) fn chunk(images: usize, pixels: usize, rows: usize, most: usize) -> usize {
+    let mut each = most;
+    while each > 1 && images * pixels.div_ceil(each * rows) < BLOCKS {
+        each /= 2;
+    }
+    each * rows
+}
+
 /// Bytes of shared memory in which `device/channels.cuh` sums `count` packs of every one of `threads` threads.
 pub(crate) fn sum_rows_bytes(vector: bool, threads: u32, count: u32) -> u32 {
     let pack = if vector { PACK as u32 } else { 1 };

@@ -8,6 +8,8 @@
 #define MIX_TERMS 64
 // Pixels that a thread of the forward kernel holds in registers while the terms stream past.
 #define MIX_PIXELS 2
+// Terms that are loaded at once.
+#define MIX_AHEAD 4
 // Terms whose sums a thread of the reduction holds.
 #define MIX_GROUP 4
 
@@ -49,20 +51,30 @@ DEVICE void mix_forward_block(const MixForwardArgs& args) {
                 sum[k] = old ? load_pack<V>(args.node + offset + k * step) : splat<V>(0.0f);
             }
             Pack<V> shifts = splat<V>(0.0f);
-            for (uint32_t t = 0; t < args.terms; t++) {
-                MixTerm term = args.term[t];
-                float factor = term.weight ? *term.weight : 1.0f;
-                float sample = term.sample_scale ? term.sample_scale[image] : 1.0f;
-                Pack<V> scale = load_pack_or<V>(term.scale, channel, 1.0f);
-                Pack<V> shift = load_pack_or<V>(term.shift, channel, 0.0f);
-                for (int i = 0; i < V; i++) {
-                    scale.v[i] = scale.v[i] * factor * sample;
-                    shifts.v[i] = fmaf(shift.v[i] * factor, sample, shifts.v[i]);
+            for (uint32_t t = 0; t < args.terms; t += MIX_AHEAD) {
+                // Loads first, of several terms at once: their latencies overlap.
+                Pack<V> z[MIX_AHEAD][MIX_PIXELS], scale[MIX_AHEAD], shift[MIX_AHEAD];
+                float factor[MIX_AHEAD], sample[MIX_AHEAD];
+#pragma unroll
+                for (int u = 0; u < MIX_AHEAD; u++) {
+                    if (t + u >= args.terms) break;
+                    const MixTerm &term = args.term[t + u];
+                    for (int k = 0; k < MIX_PIXELS; k++) {
+                        bool there = pixel + k * at.rows < end;
+                        z[u][k] = there ? load_pack<V>(term.z + offset + k * step) : splat<V>(0.0f);
+                    }
+                    factor[u] = term.weight ? *term.weight : 1.0f;
+                    sample[u] = term.sample_scale ? term.sample_scale[image] : 1.0f;
+                    scale[u] = load_pack_or<V>(term.scale, channel, 1.0f);
+                    shift[u] = load_pack_or<V>(term.shift, channel, 0.0f);
                 }
-                for (int k = 0; k < MIX_PIXELS; k++) {
-                    if (pixel + k * at.rows < end) {
-                        Pack<V> z = load_pack<V>(term.z + offset + k * step);
-                        for (int i = 0; i < V; i++) sum[k].v[i] = fmaf(scale.v[i], z.v[i], sum[k].v[i]);
+#pragma unroll
+                for (int u = 0; u < MIX_AHEAD; u++) {
+                    if (t + u >= args.terms) break;
+                    for (int i = 0; i < V; i++) {
+                        float weight = scale[u].v[i] * factor[u] * sample[u];
+                        shifts.v[i] = fmaf(shift[u].v[i] * factor[u], sample[u], shifts.v[i]);
+                        for (int k = 0; k < MIX_PIXELS; k++) sum[k].v[i] = fmaf(weight, z[u][k].v[i], sum[k].v[i]);
                     }
                 }
             }

@@ -5,7 +5,7 @@
 //! lie in device memory by itself, so that nothing has to be multiplied out when operation weights change.
 
 use crate::args;
-use crate::channels::{pointer, rows, sum_rows_bytes, vector};
+use crate::channels::{chunk, pointer, rows, sum_rows_bytes, vector};
 use crate::fold::{self, Fold};
 use crate::images::{Images, Write};
 use crate::program::{Kernel, Program, blocks};
@@ -115,7 +115,8 @@ pub fn forward(program: &mut Program, images: Images, terms: &[Term], node: View
         let terms = &terms[..terms.len().min(TERMS)];
         let addresses = terms.iter().flat_map(|t| [t.z.address, pointer(t.scale), pointer(t.shift)]);
         let vector = vector(images.c, addresses.chain([node.address]));
-        let chunk = FORWARD_PIXELS * rows(images.c, vector, FORWARD.threads);
+        let rows = rows(images.c, vector, FORWARD.threads);
+        let chunk = chunk(images.n, images.image_pixels(), rows, FORWARD_PIXELS);
         let mut args = ForwardArgs {
             node: node.address,
             pixels: images.image_pixels() as u32,

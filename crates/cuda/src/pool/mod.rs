@@ -5,7 +5,7 @@
 //! The first maximum in scan order gets the whole gradient. All pools of a stage go in one launch.
 
 use crate::args;
-use crate::channels::{pointer, rows, sum_rows_bytes, vector};
+use crate::channels::{self, pointer, rows, sum_rows_bytes, vector};
 use crate::fold::{self, Fold};
 use crate::images::{Images, Write};
 use crate::program::{Kernel, Program, blocks};
@@ -19,8 +19,10 @@ pub const KERNELS: &[&Kernel] = &[&FORWARD, &BACKWARD];
 
 const UNITS: usize = 16;
 const TERMS: usize = 64;
-/// Pixels that a thread of the forward kernel goes over before its block adds up.
+/// Pixels that a thread of the forward kernel goes over before its block adds up, where there are many.
 const PIXELS: usize = 4;
+/// Blocks of the backward kernel that fill a large device.
+const BLOCKS: usize = 400;
 /// Bytes of shared memory that a block of the backward kernel takes where it can do with as few.
 const SHARED: usize = 48 * 1024;
 /// Largest kernel of a pool: a tap is a byte.
@@ -198,7 +200,8 @@ pub struct Term {
 }
 
 fn chunk(out: Images) -> usize {
-    PIXELS * rows(out.c, out.c.is_multiple_of(4), FORWARD.threads)
+    let rows = rows(out.c, out.c.is_multiple_of(4), FORWARD.threads);
+    channels::chunk(out.n, out.image_pixels(), rows, PIXELS)
 }
 
 /// Floats of scratch memory that [`forward`] wants for the sums of one pool of `shape`.
@@ -275,17 +278,26 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// As many rows, then as many channels, as the shared memory holds.
+    /// As many rows, then as many channels, as the shared memory holds and as leave enough blocks, or the most that keep a
+    /// block's threads busy.
     fn new(images: Images, shapes: &[PoolShape]) -> Self {
         let gradients = |band: usize, tile: usize| {
             let of = |shape: &PoolShape| shape.rows_of_band(band) * shape.output(images).w * tile;
             shapes.iter().map(of).max().unwrap_or(0).next_multiple_of(4)
         };
-        let tiles = std::iter::once(images.c).chain([64, 32, 16, 4].into_iter().filter(|&tile| tile < images.c));
-        let candidates = tiles.flat_map(|tile| [8, 4].map(|band| (band, tile))).chain([(2, 4), (1, 4), (1, 1)]);
-        let candidate = candidates
+        // Less than 8 channels are less than memory moves at once.
+        let tiles = || std::iter::once(images.c).chain([64, 32, 16, 8].into_iter().filter(|&tile| tile < images.c));
+        let candidates = [8, 4].into_iter().flat_map(|band| tiles().map(move |tile| (band, tile)));
+        let mut fitting = candidates
+            .chain([(2, 4), (1, 4), (1, 1)])
             .map(|(band, tile)| Self { band, tile: tile.min(images.c), gradients: gradients(band, tile.min(images.c)) })
-            .find(|pieces| 5 * pieces.gradients <= SHARED);
+            .filter(|pieces| 5 * pieces.gradients <= SHARED);
+        let blocks = |pieces: &Self| images.n * images.h.div_ceil(pieces.band) * images.c.div_ceil(pieces.tile);
+        let busy = |pieces: &Self| pieces.band.min(images.h) * images.w * pieces.tile / 4 >= BACKWARD.threads as usize;
+        let candidate = fitting.next().map(|first| {
+            let smaller = fitting.take_while(busy);
+            smaller.fold(first, |best, next| if blocks(&best) < BLOCKS { next } else { best })
+        });
         candidate.unwrap_or_else(|| panic!("pool::backward: rows of {} pixels are too long", images.w))
     }
 }
@@ -398,6 +410,6 @@ mod tests {
             assert!(5 * pieces.gradients <= super::SHARED && pieces.tile <= c, "{size} {c}: {pieces:?}");
         }
         let search = Pieces::new(Images { n: 64, h: 32, w: 32, c: 16 }, &[shape; 2]);
-        assert_eq!((search.band, search.tile), (8, 16));
+        assert_eq!((search.band, search.tile), (8, 8));
     }
 }
