@@ -5,9 +5,11 @@
 #include "prelude.cuh"
 
 #define FOLD_ENTRIES 128
-// Columns of a block, and the threads that share one.
-#define FOLD_COLUMNS 32
-#define FOLD_ROWS 8
+// Columns of a block, which are a sector of memory, and the threads that share one.
+#define FOLD_COLUMNS 8
+#define FOLD_ROWS 32
+// Partial sums that a thread loads at once.
+#define FOLD_AHEAD 8
 
 struct FoldEntry {
     const float *partials;
@@ -26,17 +28,25 @@ DEVICE void fold_entry(const FoldEntry &entry, double *shared) {
     uint32_t row = threadIdx.x / FOLD_COLUMNS;
     double sum = 0.0;
     if (column < entry.len) {
-#pragma unroll 4
-        for (uint32_t block = row; block < entry.blocks; block += FOLD_ROWS) {
-            sum += (double)entry.partials[(size_t)block * entry.len + column];
+        const float *from = entry.partials + column;
+        for (uint32_t block = row; block < entry.blocks; block += FOLD_AHEAD * FOLD_ROWS) {
+            // Loads first, all at once: their latencies overlap.
+            float part[FOLD_AHEAD];
+#pragma unroll
+            for (uint32_t i = 0; i < FOLD_AHEAD; i++) {
+                uint32_t at = block + i * FOLD_ROWS;
+                part[i] = at < entry.blocks ? from[(size_t)at * entry.len] : 0.0f;
+            }
+#pragma unroll
+            for (uint32_t i = 0; i < FOLD_AHEAD; i++) sum += (double)part[i];
         }
     }
     shared[threadIdx.x] = sum;
-    BARRIER();
-    if (row == 0 && column < entry.len) {
-        for (uint32_t other = 1; other < FOLD_ROWS; other++) sum += shared[other * FOLD_COLUMNS + threadIdx.x];
-        static_cast<T *>(entry.sums)[column] = (T)sum;
+    for (uint32_t half = FOLD_ROWS / 2; half > 0; half /= 2) {
+        BARRIER();
+        if (row < half) shared[threadIdx.x] += shared[threadIdx.x + half * FOLD_COLUMNS];
     }
+    if (row == 0 && column < entry.len) static_cast<T *>(entry.sums)[column] = (T)shared[threadIdx.x];
 }
 
 // Grid: runs of FOLD_COLUMNS sums of the longest entry, entries.

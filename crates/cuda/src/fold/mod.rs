@@ -11,7 +11,7 @@ static WEIGHTS: Kernel = Kernel::new("fold_weights", 256);
 pub const KERNELS: &[&Kernel] = &[&FOLD, &WEIGHTS];
 
 const ENTRIES: usize = 128;
-const COLUMNS: u32 = 32;
+const COLUMNS: u32 = 8;
 
 args! {
     struct FoldEntry: 24 {
