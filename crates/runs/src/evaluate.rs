@@ -25,6 +25,7 @@ use crate::progress::Progress;
 use crate::task::image::data::Images;
 #[cfg(feature = "cuda")]
 use crate::task::image::device::{
+    check_precision,
     score::Scorer,
     train::{batches_of, discrete_pass, scores},
 };
@@ -134,7 +135,8 @@ impl Model {
     }
 
     /// What computes the logits of a single normalized image.
-    fn logits_of_one<'a>(&'a self, computer: &'a Computer) -> Result<Logits<'a>> {
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "options of a GPU"))]
+    fn logits_of_one<'a>(&'a self, computer: &'a Computer, options: &RunOptions) -> Result<Logits<'a>> {
         match computer {
             Computer::Cpu(_) => {
                 let mut workspace = self.network.workspace(1);
@@ -142,7 +144,7 @@ impl Model {
             }
             #[cfg(feature = "cuda")]
             Computer::Gpu(device) => {
-                let on_device = OnDevice::new(&**device, self, &[1])?;
+                let on_device = OnDevice::new(&**device, self, &[1], options)?;
                 let (images, labels) = (device.allocate(self.data.image_size().len())?, device.uploaded(&[0])?);
                 let mut program = Program::default();
                 let pass = discrete_pass((images, labels), (on_device.theta, on_device.statistics));
@@ -171,7 +173,8 @@ struct OnDevice {
 #[cfg(feature = "cuda")]
 impl OnDevice {
     /// For batches of these sizes.
-    fn new(device: &dyn Backend, model: &Model, sizes: &[usize]) -> Result<Self> {
+    fn new(device: &dyn Backend, model: &Model, sizes: &[usize], options: &RunOptions) -> Result<Self> {
+        check_precision(options)?;
         Ok(Self {
             network: DeviceConv::new(device, model.network.clone(), sizes)?,
             theta: device.uploaded(&model.theta)?,
@@ -225,8 +228,8 @@ pub fn evaluate(dir: &Path, split: Split, options: &RunOptions, progress: &mut d
             #[cfg(feature = "cuda")]
             Computer::Gpu(device) => {
                 let sizes = batches_of(set.len(), batch, options.max_bad_images);
-                let on_device = OnDevice::new(&*device, &model, &sizes)?;
-                let mut scorer = Scorer::new(&*device, &set, batch, None, &bad_images)?;
+                let on_device = OnDevice::new(&*device, &model, &sizes, options)?;
+                let mut scorer = Scorer::new(&*device, &set, batch, None, &bad_images, options.readers())?;
                 let at = (on_device.theta, on_device.statistics);
                 scores(&mut scorer, &*device, &on_device.network, at, name, watch)?
             }
@@ -265,7 +268,7 @@ pub fn predict(dir: &Path, images: &[PathBuf], options: &RunOptions) -> Result<V
     options.on_threads(|| {
         let size = model.data.image_size();
         let transform = Transform::new(size, &model.data.normalization());
-        let mut logits = model.logits_of_one(&computer)?;
+        let mut logits = model.logits_of_one(&computer, options)?;
         let (mut pixels, mut normalized) = (vec![0; size.len()], vec![0.0; size.len()]);
         let mut predictions = Vec::with_capacity(images.len());
         for image in images {

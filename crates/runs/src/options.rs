@@ -125,6 +125,12 @@ impl RunOptions {
         Ok(())
     }
 
+    /// Threads that read images for a GPU, which leaves the processor nothing else to do.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn readers(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
+
     /// Opens the device.
     ///
     /// # Errors

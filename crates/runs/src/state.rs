@@ -81,8 +81,11 @@ pub(crate) fn write_views(device: &dyn Backend, views: &[Named], vectors: &Vecto
     pairs.try_for_each(|((_, view), (_, values))| device.upload(*view, values)).map_err(|error| error.to_string())
 }
 
+/// Something by its name.
+type ByName<'a, T> = Vec<(&'a str, T)>;
+
 /// The vectors and counters of a state, by name.
-pub(crate) fn borrowed(state: &State) -> (Vec<(&str, &[f32])>, Vec<(&str, u64)>) {
+pub(crate) fn borrowed(state: &State) -> (ByName<'_, &[f32]>, ByName<'_, u64>) {
     let vectors = state.vectors.iter().map(|(name, values)| (name.as_str(), &values[..])).collect();
     (vectors, state.counters.iter().map(|(name, value)| (name.as_str(), *value)).collect())
 }

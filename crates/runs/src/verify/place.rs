@@ -397,24 +397,24 @@ impl Place for Processor {
     ) -> Result<Vec<Optimized>, String> {
         let (text, len) = (|e: darts_ops::vector::Error| e.to_string(), parameters.len());
         let mut parameters = Vector::from_slice(parameters, &Cpu).map_err(text)?;
-        let mut step: Box<dyn FnMut(&mut Vector, &Vector) -> Result<Option<Vec<f32>>, darts_ops::vector::Error>> =
-            match optimizer {
-                Optimizer::Sgd(config, rate) => {
-                    let mut sgd = Sgd::new(config, len, &Cpu).map_err(|e| e.to_string())?;
-                    Box::new(move |w, g| sgd.step(w, g, 1.0, rate).map(|()| None))
-                }
-                Optimizer::Adam(config) => {
-                    let mut adam = Adam::new(config, len, &Cpu).map_err(|e| e.to_string())?;
-                    Box::new(move |w, g| adam.step(w, g).map(|()| None))
-                }
-                Optimizer::Averaged(config, rate) => {
-                    let mut sgd = AveragedSgd::new(config, len, &Cpu).map_err(|e| e.to_string())?;
-                    Box::new(move |w, g| {
-                        sgd.step(w, g, 1.0, rate)?;
-                        sgd.average().to_vec().map(Some)
-                    })
-                }
-            };
+        type Stepped = Result<Option<Vec<f32>>, darts_ops::vector::Error>;
+        let mut step: Box<dyn FnMut(&mut Vector, &Vector) -> Stepped> = match optimizer {
+            Optimizer::Sgd(config, rate) => {
+                let mut sgd = Sgd::new(config, len, &Cpu).map_err(|e| e.to_string())?;
+                Box::new(move |w, g| sgd.step(w, g, 1.0, rate).map(|()| None))
+            }
+            Optimizer::Adam(config) => {
+                let mut adam = Adam::new(config, len, &Cpu).map_err(|e| e.to_string())?;
+                Box::new(move |w, g| adam.step(w, g).map(|()| None))
+            }
+            Optimizer::Averaged(config, rate) => {
+                let mut sgd = AveragedSgd::new(config, len, &Cpu).map_err(|e| e.to_string())?;
+                Box::new(move |w, g| {
+                    sgd.step(w, g, 1.0, rate)?;
+                    sgd.average().to_vec().map(Some)
+                })
+            }
+        };
         let mut results = Vec::with_capacity(gradients.len());
         for gradient in gradients {
             let gradient = Vector::from_slice(gradient, &Cpu).map_err(text)?;

@@ -14,6 +14,10 @@ use crate::error::Result;
 use crate::task::Scores;
 use crate::task::image::score::Sum;
 
+/// Appends a network's pass over a batch, which writes two numbers of no interest, and says where the logits are.
+pub(crate) type LayDown<'a> =
+    dyn Fn(&mut Program, &DeviceBatch, View<f64>) -> std::result::Result<View, darts_cells::Error> + 'a;
+
 /// A set of images, and the programs that evaluate a network on it.
 pub(crate) struct Scorer {
     images: Arc<dyn Dataset>,
@@ -25,28 +29,30 @@ pub(crate) struct Scorer {
 }
 
 impl Scorer {
-    /// For all of `images` that can be read, in batches of at most `batch`. They all lie on the device where there is a `source`.
+    /// For all of `images` that can be read, in batches of at most `batch`. They all lie on the device where there is a `source`;
+    /// else so many threads read them.
     pub(crate) fn new(
         device: &dyn Backend,
         images: &Arc<dyn Dataset>,
         batch: usize,
         source: Option<Source>,
         bad_images: &Arc<BadImages>,
+        readers: usize,
     ) -> Result<Self> {
         let loader = Loader::new(images.clone(), Augment::none(), batch).tolerating(bad_images.clone());
+        let loader = loader.workers(readers);
         let feed = Feed::new(device, &loader, source)?;
         Ok(Self { images: images.clone(), loader, feed, results: device.allocate(2)?, recordings: Vec::new() })
     }
 
     /// Scores of a network of so many classes at the weights `w`, which `watch` is told of as `what`; None when it asked to stop.
-    /// `lay_down` appends its pass over a batch, which writes two numbers of no interest, and says where the logits are.
     pub(crate) fn scores(
         &mut self,
         device: &dyn Backend,
         (w, classes): (View, usize),
         what: &str,
         watch: &mut Watch<'_>,
-        lay_down: &dyn Fn(&mut Program, &DeviceBatch, View<f64>) -> std::result::Result<View, darts_cells::Error>,
+        lay_down: &LayDown<'_>,
     ) -> Result<Option<Scores>> {
         let mut sum = Sum::default();
         self.feed.begin(self.loader.in_order()?);

@@ -8,6 +8,7 @@ use darts_cuda::{Backend, Memory, Program, View};
 use darts_data::{BadImages, Loader};
 use serde_json::Value;
 
+use super::check_precision;
 use super::feed::{DeviceBatch, Feed, send};
 use super::score::Scorer;
 use crate::config::SearchConfig;
@@ -33,7 +34,11 @@ pub(crate) struct DeviceImageSearch {
 impl DeviceImageSearch {
     /// Finds the data, builds the network, and brings both to the device. Initial w and α come from [`initial`](Self::initial).
     pub(crate) fn open(config: &SearchConfig, options: &RunOptions, device: &dyn Backend) -> Result<Self> {
-        let (subject, network) = Subject::open(config, options)?;
+        check_precision(options)?;
+        let (mut subject, network) = Subject::open(config, options)?;
+        let readers = options.readers();
+        subject.train = subject.train.workers(readers);
+        subject.valid = subject.valid.workers(readers);
         let batch = config.batch_size;
         let rests = [subject.train.dataset().len() % batch, subject.valid_images.len() % batch];
         let batches: Vec<usize> = [batch].into_iter().chain(rests.into_iter().filter(|&rest| rest > 0)).collect();
@@ -45,7 +50,7 @@ impl DeviceImageSearch {
         Ok(Self {
             train: Feed::new(device, &subject.train, of_train)?,
             valid: Feed::new(device, &subject.valid, of_valid)?,
-            validation: Scorer::new(device, &subject.valid_images, batch, of_valid, &none_bad)?,
+            validation: Scorer::new(device, &subject.valid_images, batch, of_valid, &none_bad, readers)?,
             subject,
             problem,
         })

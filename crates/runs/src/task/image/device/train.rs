@@ -11,6 +11,7 @@ use darts_cells::genotype::Genotype;
 use darts_cuda::{Backend, Memory, Program, View, vector};
 use darts_data::Dataset;
 
+use super::check_precision;
 use super::feed::{DeviceBatch, Feed, send};
 use super::score::Scorer;
 use crate::config::TrainConfig;
@@ -35,6 +36,8 @@ pub(crate) struct DeviceImageTraining {
     part: Option<(View, View<f64>)>,
     train: Feed,
     held_out: Option<Scorer>,
+    /// Threads that read images.
+    readers: usize,
 }
 
 /// A batch with the masks of its dropped paths, where any are dropped.
@@ -48,7 +51,10 @@ impl DeviceImageTraining {
     /// Finds the data, builds the network, and brings both to the device. Initial w comes from [`initial`](Self::initial).
     /// Unreadable images are listed in the folder `dir`.
     pub(crate) fn open(config: &TrainConfig, options: &RunOptions, dir: PathBuf, device: &dyn Backend) -> Result<Self> {
-        let (subject, network) = Subject::open(config, options, dir)?;
+        check_precision(options)?;
+        let (mut subject, network) = Subject::open(config, options, dir)?;
+        let readers = options.readers();
+        subject.train = subject.train.workers(readers);
         let part = config.part_size();
         let sets = [Some(subject.train.dataset()), subject.held_out.as_ref(), Some(&subject.test)];
         let tolerated = if subject.in_memory { 0 } else { options.max_bad_images };
@@ -67,7 +73,7 @@ impl DeviceImageTraining {
         let source = |set: &dyn Dataset| subject.in_memory.then(|| send(device, set)).transpose();
         let train = Feed::new(device, &subject.train, source(&**subject.train.dataset())?)?;
         let held_out = match &subject.held_out {
-            Some(set) => Some(Scorer::new(device, set, part, source(&**set)?, &subject.bad_images)?),
+            Some(set) => Some(Scorer::new(device, set, part, source(&**set)?, &subject.bad_images, readers)?),
             None => None,
         };
         Ok(Self {
@@ -81,6 +87,7 @@ impl DeviceImageTraining {
             network: DeviceConv::new(device, network, &sizes)?,
             train,
             held_out,
+            readers,
             subject,
         })
     }
@@ -242,7 +249,7 @@ impl DeviceTrainTask for DeviceImageTraining {
         }
         let Subject { test, bad_images, config, in_memory, .. } = &self.subject;
         let source = in_memory.then(|| send(device, &**test)).transpose()?;
-        let mut scorer = Scorer::new(device, test, config.part_size(), source, bad_images)?;
+        let mut scorer = Scorer::new(device, test, config.part_size(), source, bad_images, self.readers)?;
         Ok(scores(&mut scorer, device, &self.network, (w, self.statistics), "test", watch)?.map(Some))
     }
 
