@@ -84,7 +84,7 @@ if wants kernels; then
   table_of_log "$to/kernels.log"
 fi
 
-# A run of 120 steps: the median of its logged steps, and of a run of 20 steps and one of 120 the time between.
+# A run of 80 steps: the median of its logged steps, and of a run of 20 steps and one of 80 the time between.
 steps() {
   local name=$1
   shift
@@ -98,10 +98,10 @@ steps() {
   rm -rf "$folder"
   if [ "$state" = ok ]; then
     begin=$(date +%s.%N)
-    limited 90 "$log" "$darts" "$@" --out "$folder" --max-steps 120 --quiet
+    limited 90 "$log" "$darts" "$@" --out "$folder" --max-steps 80 --quiet
     end=$(date +%s.%N)
   fi
-  long=$(awk "BEGIN { printf \"%.3f\", ($end - $begin - $short) * 10 }")
+  long=$(awk "BEGIN { printf \"%.3f\", ($end - $begin - $short) * 1000 / 60 }")
   local logged
   logged=$(sed -n 's/.*"kind":"step".*"seconds":\([0-9.e-]*\).*/\1/p' "$folder/metrics.jsonl" 2>/dev/null | tail -n +3 | median)
   note steps "$name" "$state" "$took" "\"logged_ms\":${logged:-null},\"mean_ms\":$long"
@@ -110,7 +110,7 @@ steps() {
 
 if wants steps; then
   section 'Steps of whole runs'
-  printf '| run | | median of logged steps, ms | mean of 100 steps, ms |\n|---|---|---|---|\n' >>"$markdown"
+  printf '| run | | median of logged steps, ms | mean of 60 steps, ms |\n|---|---|---|---|\n' >>"$markdown"
   images=(--train-images 20000 --test-images 64 --image-size 32)
   for graph in '' --no-graph; do
     suffix=${graph:+-launches}

@@ -62,13 +62,14 @@ fn compile() -> Result<(), String> {
             });
         }
     });
-    let mut modules = String::from("pub(super) static MODULES: &[(&str, &[u8])] = &[\n");
+    let mut modules = String::from("pub(super) static MODULES: &[(&[&str], &[u8])] = &[\n");
     let mut resources = String::from("pub static RESOURCES: &[Resources] = &[\n");
     for ((operation, path), log) in sources.iter().zip(logs) {
         let log = log.into_inner().map_err(|_| "a compiler's thread panicked")??;
         let fatbin = fatbin(&out, operation, path);
-        let _ = writeln!(modules, "    ({operation:?}, include_bytes!({:?})),", fatbin.display().to_string());
-        resources.push_str(&parse_resources(operation, &log)?);
+        let (kernels, rows) = parse_resources(operation, &log)?;
+        let _ = writeln!(modules, "    (&{kernels:?}, include_bytes!({:?})),", fatbin.display().to_string());
+        resources.push_str(&rows);
     }
     let (major, minor) = version;
     let generated = format!(
@@ -143,8 +144,8 @@ fn run_nvcc(nvcc: &Path, architectures: &[String], root: &Path, source: &Path, t
 }
 
 /// From ptxas: `Compiling entry function 'K' for 'sm_80'`, `B bytes stack frame, S bytes spill stores, L bytes spill loads`,
-/// `Used R registers`.
-fn parse_resources(operation: &str, log: &str) -> Result<String, String> {
+/// `Used R registers`. Returns the names of the kernels, and the rows of the table of their resources.
+fn parse_resources(operation: &str, log: &str) -> Result<(Vec<String>, String), String> {
     let number = |text: &str| text.split_whitespace().next_back().and_then(|word| word.parse::<u32>().ok());
     let mut rows = Vec::new();
     let mut entry: Option<(String, u32)> = None;
@@ -168,6 +169,8 @@ fn parse_resources(operation: &str, log: &str) -> Result<String, String> {
     }
     rows.sort();
     let mut text = String::new();
+    let mut kernels: Vec<String> = rows.iter().map(|row| row.0.clone()).collect();
+    kernels.dedup();
     for (kernel, architecture, registers, spill_bytes) in rows {
         let _ = writeln!(
             text,
@@ -175,5 +178,5 @@ fn parse_resources(operation: &str, log: &str) -> Result<String, String> {
              registers: {registers}, spill_bytes: {spill_bytes} }},"
         );
     }
-    Ok(text)
+    Ok((kernels, text))
 }
