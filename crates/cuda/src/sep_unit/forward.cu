@@ -49,6 +49,66 @@ DEVICE void forward_patches(const SepKind &kind, uint32_t channels, const float 
     }
 }
 
+// z of the block's output channels from o0 on: what the chunk's rows add to it, and after the last chunk its sums. Called by all
+// threads.
+template <int V>
+DEVICE void multiply_share(const SepForwardArgs &args, const SepKind &kind, const SepForward &unit, const Corner &at,
+                           uint32_t tile, uint32_t chunk, uint32_t o0, uint32_t channels, float *rows,
+                           const float *pointwise) {
+    uint32_t columns = kind.split / 4, groups = (kind.pixels + 4 * V - 1) / (4 * V);
+    Share mine = share(threadIdx.x, columns, groups);
+    uint32_t o = o0 + 4 * mine.column;
+    bool last = chunk + 1 == kind.chunks, wide = unit.wide & SEP_WIDE_Z;
+    float sum[4] = {}, square[4] = {};
+    if (mine.active && o < kind.c_out) {
+        // Where there are several chunks, z holds the sums in between: registers of one product at a time.
+        float *z[V];
+        uint32_t count[V];
+        float acc[4 * V][4] = {};
+#pragma unroll
+        for (uint32_t v = 0; v < V; v++) {
+            uint32_t pixel = 4 * (mine.group + v * groups);
+            uint32_t line = quotient(pixel / 4, kind.columns_magic);
+            uint32_t column = at.column + pixel - line * kind.tile_w;
+            uint32_t image = quotient(line, kind.tile_h_magic), row = at.row + line - image * kind.tile_h;
+            bool exists = pixel < kind.pixels && at.n + image < args.n && row < kind.out_h && column < kind.out_w;
+            size_t index = ((size_t)(at.n + image) * kind.out_h + row) * kind.out_w + column;
+            z[v] = unit.z + index * kind.c_out + o;
+            count[v] = exists ? min(kind.out_w - column, 4u) : 0;
+#pragma unroll
+            for (uint32_t j = 0; j < 4; j++) {
+                if (chunk == 0 || j >= count[v]) continue;
+                float4 quad = load_quad(z[v] + j * kind.c_out, kind.c_out - o, wide);
+                acc[4 * v + j][0] = quad.x;
+                acc[4 * v + j][1] = quad.y;
+                acc[4 * v + j][2] = quad.z;
+                acc[4 * v + j][3] = quad.w;
+            }
+        }
+        multiply<V>(rows + 4 * mine.group, kind.pitch, 4 * groups, pointwise + 4 * mine.column, kind.split + 4, channels, acc);
+#pragma unroll
+        for (uint32_t v = 0; v < V; v++) {
+#pragma unroll
+            for (uint32_t j = 0; j < 4; j++) {
+                if (j >= count[v]) break;
+                const float(&value)[4] = acc[4 * v + j];
+                store_quad(z[v] + j * kind.c_out, make_float4(value[0], value[1], value[2], value[3]), kind.c_out - o, wide);
+                if (!last) continue;
+#pragma unroll
+                for (uint32_t c = 0; c < 4; c++) {
+                    sum[c] += value[c];
+                    square[c] = fmaf(value[c], value[c], square[c]);
+                }
+            }
+        }
+    }
+    if (last && unit.partials) {
+        // The same for all threads of the block.
+        float *to = unit.partials + (size_t)tile * 2 * kind.c_out + o0;
+        column_sums(mine, columns, groups, sum, square, rows, to, kind.c_out, min(kind.split, kind.c_out - o0));
+    }
+}
+
 // Grid: for each kind its tiles x runs of output channels x groups of units that one block computes one after the other.
 template <bool LARGE>
 DEVICE void forward_units(const SepForwardArgs &args) {
@@ -72,12 +132,8 @@ DEVICE void forward_units(const SepForwardArgs &args) {
     float *depthwise = shared + kind.depthwise_at;
     uint32_t taps = kind.kernel * kind.kernel;
     uint32_t outputs = min(kind.split, kind.c_out - o0), pitch_w = kind.split + 4;
-    uint32_t columns = kind.split / 4, groups = (kind.pixels + 7) / 8;
-    Share mine = share(threadIdx.x, columns, groups);
-    uint32_t o = o0 + 4 * mine.column;
     for (uint32_t u = first; u < end; u++) {
         const SepForward &unit = args.unit[u];
-        bool wide_z = unit.wide & SEP_WIDE_Z;
         for (uint32_t chunk = 0; chunk < kind.chunks; chunk++) {
             uint32_t c0 = chunk * kind.chunk, channels = min(kind.chunk, kind.c_in - c0);
             if (u == first || kind.chunks > 1) {
@@ -102,56 +158,11 @@ DEVICE void forward_units(const SepForwardArgs &args) {
                 SEP_DISPATCH_SMALL(kind.kernel, kind.factor, kind.dilation, FORWARD_PATCHES)
             }
             BARRIER();
-            bool last = chunk + 1 == kind.chunks;
-            float sum[4] = {}, square[4] = {};
-            if (mine.active && o < kind.c_out) {
-                // Where there are several chunks, z holds the sums in between: registers of one product at a time.
-                float *z[2];
-                uint32_t count[2];
-                float acc[8][4] = {};
-#pragma unroll
-                for (uint32_t v = 0; v < 2; v++) {
-                    uint32_t pixel = 4 * (mine.group + v * groups);
-                    uint32_t line = quotient(pixel / 4, kind.columns_magic);
-                    uint32_t column = at.column + pixel - line * kind.tile_w;
-                    uint32_t image = quotient(line, kind.tile_h_magic), row = at.row + line - image * kind.tile_h;
-                    bool exists = pixel < kind.pixels && at.n + image < args.n && row < kind.out_h && column < kind.out_w;
-                    size_t index = ((size_t)(at.n + image) * kind.out_h + row) * kind.out_w + column;
-                    z[v] = unit.z + index * kind.c_out + o;
-                    count[v] = exists ? min(kind.out_w - column, 4u) : 0;
-#pragma unroll
-                    for (uint32_t j = 0; j < 4; j++) {
-                        if (chunk == 0 || j >= count[v]) continue;
-                        float4 quad = load_quad(z[v] + j * kind.c_out, kind.c_out - o, wide_z);
-                        acc[4 * v + j][0] = quad.x;
-                        acc[4 * v + j][1] = quad.y;
-                        acc[4 * v + j][2] = quad.z;
-                        acc[4 * v + j][3] = quad.w;
-                    }
-                }
-                multiply<2>(rows + 4 * mine.group, kind.pitch, 4 * groups, pointwise + 4 * mine.column, pitch_w, channels,
-                            acc);
-#pragma unroll
-                for (uint32_t v = 0; v < 2; v++) {
-#pragma unroll
-                    for (uint32_t j = 0; j < 4; j++) {
-                        if (j >= count[v]) break;
-                        const float(&value)[4] = acc[4 * v + j];
-                        store_quad(z[v] + j * kind.c_out, make_float4(value[0], value[1], value[2], value[3]),
-                                   kind.c_out - o, wide_z);
-                        if (!last) continue;
-#pragma unroll
-                        for (uint32_t c = 0; c < 4; c++) {
-                            sum[c] += value[c];
-                            square[c] = fmaf(value[c], value[c], square[c]);
-                        }
-                    }
-                }
-            }
-            if (last && unit.partials) {
-                // The same for all threads of the block.
-                float *to = unit.partials + (size_t)tile * 2 * kind.c_out + o0;
-                column_sums(mine, columns, groups, sum, square, rows, to, kind.c_out, outputs);
+            // Eight pixels a thread, unless half of the threads would idle.
+            if (kind.pixels * kind.split > 16 * SEP_THREADS) {
+                multiply_share<2>(args, kind, unit, at, tile, chunk, o0, channels, rows, pointwise);
+            } else {
+                multiply_share<1>(args, kind, unit, at, tile, chunk, o0, channels, rows, pointwise);
             }
             // The next chunk, or unit, overwrites what this one has read last.
             BARRIER();

@@ -95,7 +95,11 @@ KERNEL_RESIDENT(sep_unit_input, SepInputArgs, SEP_THREADS, SEP_RESIDENT) {
                          unit.in_h_magic, 1, 1};
         Source from = {unit.g, nullptr, nullptr, args.n, unit.out_h, unit.out_w, args.c, false, wide};
         int y0 = (int)row0 - (int)unit.padding, x0 = (int)column0 - (int)unit.padding;
+        // Divisions by constants, where they are known.
         if (unit.stride == 1) {
+            load_planes(shared, planes, from, n0, y0, x0, c0);
+        } else if (unit.stride == 2) {
+            planes.up = 2;
             load_planes(shared, planes, from, n0, y0, x0, c0);
         } else {
             planes.up = unit.stride;

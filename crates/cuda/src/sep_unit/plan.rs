@@ -201,14 +201,23 @@ pub(super) fn forward(images: Images, shape: UnitShape) -> Plan {
     let out = shape.output(images);
     let cuts = tiles(out).flat_map(|tile| pieces(shape.c_out, 128).take(6).map(move |split| (tile, split)));
     let plans = cuts.filter_map(|(tile, split)| {
-        let groups = tile.pixels().div_ceil(8);
-        if !shares_fit(split / 4, groups) {
+        if !shares_fit(split / 4, groups(tile, split)) {
             return None;
         }
         let fit = pieces(shape.c_in, 64).map(|chunk| forward_plan(images, shape, tile, split, chunk));
         fit.filter(|plan| plan.floats <= SHARED_FLOATS).take(2).min_by_key(|plan| plan.cost)
     });
     cheapest(plans).unwrap_or_else(|| panic!("sep_unit::forward: {shape:?} does not fit shared memory"))
+}
+
+/// Whether a thread of the forward kernel owns eight pixels, and not four, of its four columns.
+fn is_wide(tile: Tile, split: usize) -> bool {
+    tile.pixels() * split > 16 * THREADS
+}
+
+/// Groups of a tile's pixels that threads of the forward kernel own.
+fn groups(tile: Tile, split: usize) -> usize {
+    tile.pixels().div_ceil(if is_wide(tile, split) { 8 } else { 4 })
 }
 
 fn forward_plan(images: Images, shape: UnitShape, tile: Tile, split: usize, chunk: usize) -> Plan {
@@ -219,11 +228,13 @@ fn forward_plan(images: Images, shape: UnitShape, tile: Tile, split: usize, chun
     let pointwise_at = rows_at + chunk * pitch;
     let depthwise_at = pointwise_at + chunk * (split + 4);
     let end = depthwise_at + (chunk * shape.kernel * shape.kernel).next_multiple_of(4);
-    let floats = end.max(rows_at + column_sums_len(split / 4, tile.pixels().div_ceil(8)));
+    let floats = end.max(rows_at + column_sums_len(split / 4, groups(tile, split)));
     let (chunks, splits) = (shape.c_in.div_ceil(chunk), shape.c_out.div_ceil(split));
     let load = tile4_rounds(tile.n * in_h * in_w, chunk) * 100 + (chunk * split).div_ceil(THREADS) * 16;
     let patches = (chunk * window.patches(tile)).div_ceil(THREADS) * window.patch_cost();
-    let instructions = chunks * (load + patches + chunk * 44 + 300) + 500;
+    let (product, rest) = if is_wide(tile, split) { (44, 500) } else { (24, 350) };
+    // Between chunks, z is stored and loaded again.
+    let instructions = chunks * (load + patches + chunk * product + 300) + (chunks - 1) * 900 + rest;
     let bytes =
         chunks * tile_bytes(images, (tile.n, in_h, in_w), chunk) + tile_bytes(out, (tile.n, tile.h, tile.w), split);
     let cost = filling(window).cost(tile.count(out) * splits, floats, instructions, bytes);
