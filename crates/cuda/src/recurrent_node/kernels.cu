@@ -4,8 +4,8 @@
 //
 // Axes: b a row of the batch B, i a unit of H, e an incoming edge with state s_e [B, H] and gates (c_e, h_e), k one of tanh, relu,
 // sigmoid, identity. A block owns COLUMNS units with all rows, so that batch statistics need no other block: eight floats are a
-// whole sector of memory, and few columns make many blocks. A thread owns every ROWS-th row of one column. Loads of four edges
-// (forward) or four rows (backward) are under way at a time.
+// whole sector of memory, and few columns make many blocks; backward a block has one edge. A thread owns every ROWS-th row of one
+// column. Loads of four edges (forward) or four rows (backward) are under way at a time.
 
 #include "prelude.cuh"
 
@@ -34,7 +34,7 @@ static_assert(sizeof(Edge) == 48);
 
 template <int EDGES> struct NodeArgs {
     float *node;               // s [B, H]; forward: overwritten
-    float *d_node;             // backward: gradient of s, overwritten with that of u
+    const float *d_node;       // backward: gradient of s
     float *rstd;               // 1/√(variance + ε) [H]; forward: overwritten
     float *running_mean;       // forward: [H] or none; of BATCH updated
     float *running_variance;
@@ -221,78 +221,80 @@ DEVICE EdgeGradient edge_gradient(const Edge &edge, float g, float s, float c, f
     return EdgeGradient{held * weight, through * kept * fmaf(-weight, s, value), through * slope};
 }
 
+// One edge a block: each forms the gradient of u anew, which is less work than to wait for one that does.
 template <int EDGES> DEVICE void node_backward(const NodeArgs<EDGES> &args, double *shared) {
     uint32_t column = blockIdx.x * COLUMNS + threadIdx.x % COLUMNS, first = threadIdx.x / COLUMNS;
-    bool inside = column < args.hidden;
-    if (args.normalization != NONE) {
+    bool inside = column < args.hidden, normalized = args.normalization != NONE;
+    float mean = 0.0f, slope = 0.0f, scale = 1.0f;
+    if (normalized) {
         double sum = 0.0, product = 0.0;
         if (args.normalization == BATCH) {
-            for (uint32_t b = first; inside && b < args.batch; b += ROWS) {
-                size_t at = size_t(b) * args.hidden + column;
-                double g = double(args.d_node[at]);
-                sum += g;
-                product += g * double(args.node[at]);
+            for (uint32_t start = first; inside && start < args.batch; start += 4 * ROWS) {
+                float g[4], s[4];
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    uint32_t b = start + j * ROWS;
+                    size_t at = size_t(b) * args.hidden + column;
+                    g[j] = b < args.batch ? args.d_node[at] : 0.0f;
+                    s[j] = b < args.batch ? args.node[at] : 0.0f;
+                }
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    if (start + j * ROWS >= args.batch) continue;
+                    sum += double(g[j]);
+                    product += double(g[j]) * double(s[j]);
+                }
             }
             column_sums(sum, product, shared);
         }
-        float mean = float(sum / double(args.batch)), slope = float(product / double(args.batch));
-        float scale = inside ? args.rstd[column] : 0.0f;
-        for (uint32_t b = first; inside && b < args.batch; b += ROWS) {
-            size_t at = size_t(b) * args.hidden + column;
-            args.d_node[at] = scale * (args.d_node[at] - mean - args.node[at] * slope);
-        }
+        mean = float(sum / double(args.batch));
+        slope = float(product / double(args.batch));
+        scale = inside ? args.rstd[column] : 0.0f;
     }
 
-    // A thread reads of d_node what it wrote itself. Sums of mixtures: [edge][warp][5].
+    const Edge &edge = args.edge[blockIdx.y];
+    float sums[5] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
+    for (uint32_t start = first; inside && start < args.batch; start += 4 * ROWS) {
+        float g[4], u[4], s[4], c[4], h[4], before[4];
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            uint32_t b = start + j * ROWS;
+            if (b >= args.batch) continue;
+            size_t at = size_t(b) * args.hidden + column;
+            const float *gates = edge.gates + size_t(b) * edge.stride + column;
+            g[j] = args.d_node[at];
+            u[j] = normalized ? args.node[at] : 0.0f;
+            s[j] = edge.state[at];
+            c[j] = gates[0];
+            h[j] = gates[args.hidden];
+            before[j] = edge.write & ADD_STATE ? edge.d_state[at] : 0.0f;
+        }
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            uint32_t b = start + j * ROWS;
+            if (b >= args.batch) continue;
+            size_t at = size_t(b) * args.hidden + column;
+            float *gates = edge.gates + size_t(b) * edge.stride + column;
+            float du = normalized ? scale * (g[j] - mean - u[j] * slope) : g[j];
+            EdgeGradient gradient = edge_gradient(edge, du, s[j], c[j], h[j], sums);
+            edge.d_state[at] = before[j] + gradient.state;
+            gates[0] = gradient.c;
+            gates[args.hidden] = gradient.h;
+        }
+    }
+    // The same for all threads of the block.
+    if (!edge.d_mix) return;
     float *sums_of_warps = reinterpret_cast<float *>(shared);
-    for (uint32_t e = 0; e < args.edges; e++) {
-        const Edge &edge = args.edge[e];
-        float sums[5] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
-        for (uint32_t start = first; inside && start < args.batch; start += 4 * ROWS) {
-            float g[4], s[4], c[4], h[4], before[4];
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                uint32_t b = start + j * ROWS;
-                if (b >= args.batch) continue;
-                size_t at = size_t(b) * args.hidden + column;
-                const float *gates = edge.gates + size_t(b) * edge.stride + column;
-                g[j] = args.d_node[at];
-                s[j] = edge.state[at];
-                c[j] = gates[0];
-                h[j] = gates[args.hidden];
-                before[j] = edge.write & ADD_STATE ? edge.d_state[at] : 0.0f;
-            }
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                uint32_t b = start + j * ROWS;
-                if (b >= args.batch) continue;
-                size_t at = size_t(b) * args.hidden + column;
-                float *gates = edge.gates + size_t(b) * edge.stride + column;
-                EdgeGradient gradient = edge_gradient(edge, g[j], s[j], c[j], h[j], sums);
-                edge.d_state[at] = before[j] + gradient.state;
-                gates[0] = gradient.c;
-                gates[args.hidden] = gradient.h;
-            }
-        }
-        if (edge.d_mix) {
-#pragma unroll
-            for (int k = 0; k < 5; k++) {
-                float sum = warp_sum(sums[k]);
-                if (lane() == 0) sums_of_warps[(e * WARPS + warp()) * 5 + k] = sum;
-            }
-        }
+    for (int k = 0; k < 5; k++) {
+        float sum = warp_sum(sums[k]);
+        if (lane() == 0) sums_of_warps[warp() * 5 + k] = sum;
     }
     BARRIER();
-    if (threadIdx.x >= 4 * args.edges) return;
-    const Edge &edge = args.edge[threadIdx.x / 4];
-    if (!edge.d_mix) return;
-    uint32_t k = threadIdx.x % 4;
+    if (threadIdx.x >= 4) return;
     double sum = 0.0;
-    for (int w = 0; w < WARPS; w++) {
-        const float *sums = sums_of_warps + (threadIdx.x / 4 * WARPS + w) * 5;
-        sum += double(sums[4]) + double(sums[k]);
-    }
-    double *place = edge.d_mix + size_t(blockIdx.x) * 4 + k;
+    for (int w = 0; w < WARPS; w++) sum += double(sums_of_warps[w * 5 + 4]) + double(sums_of_warps[w * 5 + threadIdx.x]);
+    double *place = edge.d_mix + size_t(blockIdx.x) * 4 + threadIdx.x;
     *place = edge.write & ADD_MIX ? *place + sum : sum;
 }
 

@@ -281,14 +281,15 @@ pub fn forward(
             edge_args(edge.state, edge.gates, edge.stride, edge.mix)
         })
         .collect();
-    push(program, [&FORWARD, &FORWARD_MANY], shape, args, &edges, sums_bytes());
+    push(program, [&FORWARD, &FORWARD_MANY], shape, args, &edges, 1, sums_bytes());
 }
 
-/// Gradients with respect to a node's edges. `node` \[B, H\] is the state that [`forward`] wrote; `d_node` \[B, H\], the gradient with
-/// respect to it, is overwritten with the gradient with respect to u.
+/// Gradients with respect to a node's edges. `node` \[B, H\] is the state that [`forward`] wrote, `d_node` \[B, H\] the gradient with
+/// respect to it; both stay.
 ///
 /// # Panics
-/// If a view does not fit `shape`, or there are more than [`MOST_EDGES`] edges.
+/// If a view does not fit `shape`, there are more than [`MOST_EDGES`] edges, or two of them come from one state: they are computed
+/// side by side, and what each adds to its state's gradient must be alone there.
 #[track_caller]
 pub fn backward(
     program: &mut Program,
@@ -327,9 +328,11 @@ pub fn backward(
             args
         })
         .collect();
-    // Sums of every warp over every edge's mixture.
-    let mixtures = edges.len() * (THREADS as usize / 32) * 5 * size_of::<f32>();
-    push(program, [&BACKWARD, &BACKWARD_MANY], shape, args, &edges, sums_bytes().max(mixtures as u32));
+    let mut written: Vec<u64> = edges.iter().map(|edge| edge.d_state).chain([args.d_node]).collect();
+    written.sort_unstable();
+    assert!(written.windows(2).all(|pair| pair[0] != pair[1]), "recurrent_node: a gradient that two edges add to");
+    let side_by_side = edges.len() as u32;
+    push(program, [&BACKWARD, &BACKWARD_MANY], shape, args, &edges, side_by_side, sums_bytes());
 }
 
 /// Shared memory of two sums of all threads.
@@ -367,7 +370,7 @@ const fn position(function: Function) -> u8 {
     }
 }
 
-/// Launches the first kernel, or the second if there are too many edges for it.
+/// Launches the first kernel, or the second if there are too many edges for it, with so many blocks for the same columns.
 #[track_caller]
 fn push(
     program: &mut Program,
@@ -375,18 +378,21 @@ fn push(
     shape: NodeShape,
     node: NodeArgs,
     edges: &[EdgeArgs],
+    blocks: u32,
     shared_bytes: u32,
 ) {
     let none = EdgeArgs { state: 0, d_state: 0, gates: 0, mix: 0, d_mix: 0, stride: 0, kind: 0, write: 0 };
     let count = edges.len();
     assert!(count <= MANY, "recurrent_node: {count} edges, at most {MANY}");
+    let [columns, ..] = shape.grid();
+    let grid = [columns, blocks, 1];
     if count <= FEW {
         let mut edge = [none; FEW];
         edge[..count].copy_from_slice(edges);
-        program.push(few, shape.grid(), shared_bytes, &FewArgs { node, edge });
+        program.push(few, grid, shared_bytes, &FewArgs { node, edge });
     } else {
         let mut edge = [none; MANY];
         edge[..count].copy_from_slice(edges);
-        program.push(many, shape.grid(), shared_bytes, &ManyArgs { node, edge });
+        program.push(many, grid, shared_bytes, &ManyArgs { node, edge });
     }
 }
