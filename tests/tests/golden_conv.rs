@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use darts_runs::verify::{FileReport, Golden, VerifyError, conv};
+use darts_runs::verify::{FileReport, Golden, Processor, VerifyError, conv};
 
 /// `$DARTS_GOLDEN_DIR`, or the project's own copy.
 fn golden_dir() -> PathBuf {
@@ -31,20 +31,20 @@ fn check(family: &str, verify: impl Fn(Golden) -> Result<FileReport, VerifyError
 
 #[test]
 fn single_operations_match_golden() {
-    check("conv_ops", conv::operations);
+    check("conv_ops", |golden| conv::operations(golden, &Processor));
 }
 
 #[test]
 fn supernet_matches_golden() {
-    check("conv_supernet", conv::supernet);
+    check("conv_supernet", |golden| conv::supernet(golden, &Processor));
 }
 
 #[test]
 fn cifar_networks_match_golden() {
-    check("cifar_", |golden| conv::discrete(golden, false));
+    check("cifar_", |golden| conv::discrete(golden, false, &Processor));
 }
 
 #[test]
 fn imagenet_networks_match_golden() {
-    check("imagenet_", |golden| conv::discrete(golden, true));
+    check("imagenet_", |golden| conv::discrete(golden, true, &Processor));
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use darts_runs::verify::Processor;
 use darts_runs::verify::folder::{Family, Outcome, Summary, check_file, check_folder, golden_files};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
@@ -20,7 +21,7 @@ fn assert_passes(prefix: &str) {
     files.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with(prefix));
     assert!(!files.is_empty(), "no file {prefix}* in {}", golden_dir().display());
     for path in files {
-        match check_file(&path) {
+        match check_file(&path, &Processor) {
             Outcome::Checked(report) => {
                 for group in &report.groups {
                     println!(
@@ -99,7 +100,7 @@ impl Copy {
             .map(|(name, (dtype, shape, data))| (name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
         let bytes = safetensors::serialize(views, Some(self.metadata.clone())).unwrap();
         std::fs::write(&path, bytes).unwrap();
-        check_file(&path)
+        check_file(&path, &Processor)
     }
 }
 
@@ -161,7 +162,7 @@ fn changed_json(name: &str, change: impl FnOnce(&mut Value)) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, value.to_string()).unwrap();
-    check_file(&path)
+    check_file(&path, &Processor)
 }
 
 #[test]
@@ -215,7 +216,7 @@ fn ten_thousand_mutated_files_never_panic() {
         let path = folder.path().join(name);
         for _ in 0..5_000 {
             std::fs::write(&path, mutated(&bytes, &mut next)).unwrap();
-            passed += usize::from(check_file(&path).passed());
+            passed += usize::from(check_file(&path, &Processor).passed());
             // A new file each time: overwriting one makes some file systems wait for the disk.
             std::fs::remove_file(&path).unwrap();
         }
@@ -232,7 +233,7 @@ fn a_file_fails_that_is_unknown_or_of_another_kind_than_its_name_says() {
     }
     let mut seen = Vec::new();
     let mut each = |outcome: &Outcome| seen.push(outcome.path().file_name().unwrap().to_os_string());
-    let summary = check_folder(folder.path(), None, &mut each).unwrap();
+    let summary = check_folder(folder.path(), None, &Processor, &mut each).unwrap();
     assert_eq!(seen, ["rnn_enas.safetensors", "surprise.safetensors"]);
     assert_eq!(summary, Summary { files: 2, values: 0, skipped: 0, failed: 2 });
     assert_eq!(summary.to_string(), "verify: 2 files, 0 values, 0 skipped");

@@ -371,6 +371,35 @@ impl LanguageSearch for LanguageOnProcessor {
     }
 }
 
+/// An optimizer with its state.
+enum Started {
+    Sgd(Sgd, f64),
+    Adam(Adam),
+    Averaged(AveragedSgd, f64),
+}
+
+impl Started {
+    fn new(optimizer: Optimizer, len: usize) -> Result<Self, darts_bilevel::Error> {
+        Ok(match optimizer {
+            Optimizer::Sgd(config, rate) => Self::Sgd(Sgd::new(config, len, &Cpu)?, rate),
+            Optimizer::Adam(config) => Self::Adam(Adam::new(config, len, &Cpu)?),
+            Optimizer::Averaged(config, rate) => Self::Averaged(AveragedSgd::new(config, len, &Cpu)?, rate),
+        })
+    }
+
+    /// One step; the average, where it keeps one.
+    fn step(&mut self, w: &mut Vector, gradient: &Vector) -> Result<Option<Vec<f32>>, darts_ops::vector::Error> {
+        match self {
+            Self::Sgd(sgd, rate) => sgd.step(w, gradient, 1.0, *rate).map(|()| None),
+            Self::Adam(adam) => adam.step(w, gradient).map(|()| None),
+            Self::Averaged(sgd, rate) => {
+                sgd.step(w, gradient, 1.0, *rate)?;
+                sgd.average().to_vec().map(Some)
+            }
+        }
+    }
+}
+
 impl Place for Processor {
     fn language_search<'a>(&'a self, start: LanguageStart) -> Result<Box<dyn LanguageSearch + 'a>, String> {
         let LanguageStart { network, columns, sizes, theta, alphas, statistics, config } = start;
@@ -397,28 +426,11 @@ impl Place for Processor {
     ) -> Result<Vec<Optimized>, String> {
         let (text, len) = (|e: darts_ops::vector::Error| e.to_string(), parameters.len());
         let mut parameters = Vector::from_slice(parameters, &Cpu).map_err(text)?;
-        type Stepped = Result<Option<Vec<f32>>, darts_ops::vector::Error>;
-        let mut step: Box<dyn FnMut(&mut Vector, &Vector) -> Stepped> = match optimizer {
-            Optimizer::Sgd(config, rate) => {
-                let mut sgd = Sgd::new(config, len, &Cpu).map_err(|e| e.to_string())?;
-                Box::new(move |w, g| sgd.step(w, g, 1.0, rate).map(|()| None))
-            }
-            Optimizer::Adam(config) => {
-                let mut adam = Adam::new(config, len, &Cpu).map_err(|e| e.to_string())?;
-                Box::new(move |w, g| adam.step(w, g).map(|()| None))
-            }
-            Optimizer::Averaged(config, rate) => {
-                let mut sgd = AveragedSgd::new(config, len, &Cpu).map_err(|e| e.to_string())?;
-                Box::new(move |w, g| {
-                    sgd.step(w, g, 1.0, rate)?;
-                    sgd.average().to_vec().map(Some)
-                })
-            }
-        };
+        let mut started = Started::new(optimizer, len).map_err(|e| e.to_string())?;
         let mut results = Vec::with_capacity(gradients.len());
         for gradient in gradients {
             let gradient = Vector::from_slice(gradient, &Cpu).map_err(text)?;
-            let average = step(&mut parameters, &gradient).map_err(text)?;
+            let average = started.step(&mut parameters, &gradient).map_err(text)?;
             results.push((parameters.to_vec().map_err(text)?, average));
         }
         Ok(results)
