@@ -273,7 +273,7 @@ pub(crate) struct MachineArgs {
     /// The dataset's own folder, or the folder that holds it; for text also a file
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// cpu, cuda or cuda:I
+    /// cpu, cuda or cuda:I [default: cuda where this build and this machine have it, else cpu]
     #[arg(long, value_parser = device)]
     pub(crate) device: Option<Device>,
     /// On a GPU: what the factors of matrix products are rounded to [default: f32]

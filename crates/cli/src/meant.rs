@@ -351,7 +351,7 @@ pub(crate) fn machine(typed: &MachineArgs) -> RunOptions {
     let data = typed.data.clone().or_else(|| env::var_os("DARTS_DATA").map(PathBuf::from));
     RunOptions {
         data_dir: Some(data.unwrap_or_else(|| PathBuf::from("datasets"))),
-        device: typed.device.unwrap_or(Device::Cpu),
+        device: typed.device.unwrap_or_else(Device::preferred),
         precision: typed.precision.map(Into::into).unwrap_or_default(),
         no_graph: typed.no_graph,
         threads: typed.threads.map(usize::from),

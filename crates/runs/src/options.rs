@@ -23,6 +23,15 @@ pub enum Device {
 }
 
 impl Device {
+    /// The first GPU where this build has code for it and the machine has one, else the processor.
+    pub fn preferred() -> Self {
+        #[cfg(feature = "cuda")]
+        if darts_cuda::driver::device_count().is_ok_and(|count| count > 0) {
+            return Self::Cuda(0);
+        }
+        Self::Cpu
+    }
+
     /// Whether a run can compute there.
     ///
     /// # Errors
