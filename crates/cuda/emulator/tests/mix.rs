@@ -131,6 +131,17 @@ fn emulator_mix_forward_matches_reference() {
 }
 
 #[test]
+fn emulator_mix_of_so_many_images_that_they_fill_a_device_matches_reference() {
+    for c in [4, 5] {
+        let images = Images { n: 257, h: 1, w: 3, c };
+        let case = Case::new(images, 6);
+        let start = numbers(images.len(), 5);
+        let node = in_all_orders(|device| case.forward(device, &start, Write::Accumulate));
+        assert_close(&node, &case.expected(&start, darts_ops::Write::Accumulate), 2e-6, &format!("node {images:?}"));
+    }
+}
+
+#[test]
 fn emulator_mix_of_more_terms_than_a_launch_has_matches_reference() {
     let images = Images { n: 2, h: 2, w: 3, c: 4 };
     let case = Case::new(images, 70);

@@ -5,9 +5,10 @@
 #include "prelude.cuh"
 
 #define FOLD_ENTRIES 128
-// Columns of a block, which are a sector of memory, and the threads that share one.
+#define FOLD_THREADS 256
+// Columns of a block: of few sums of many blocks a sector of memory, of the many gradients of weights more.
 #define FOLD_COLUMNS 8
-#define FOLD_ROWS 32
+#define FOLD_WEIGHTS_COLUMNS 32
 // Partial sums that a thread loads at once.
 #define FOLD_AHEAD 8
 
@@ -22,19 +23,21 @@ struct FoldArgs {
 };
 static_assert(sizeof(FoldArgs) == 24 * FOLD_ENTRIES, "layout of FoldArgs");
 
-template <typename T>
+template <typename T, uint32_t COLUMNS>
 DEVICE void fold_entry(const FoldEntry &entry, double *shared) {
-    uint32_t column = blockIdx.x * FOLD_COLUMNS + threadIdx.x % FOLD_COLUMNS;
-    uint32_t row = threadIdx.x / FOLD_COLUMNS;
+    // Threads that share a column.
+    constexpr uint32_t ROWS = FOLD_THREADS / COLUMNS;
+    uint32_t column = blockIdx.x * COLUMNS + threadIdx.x % COLUMNS;
+    uint32_t row = threadIdx.x / COLUMNS;
     double sum = 0.0;
     if (column < entry.len) {
         const float *from = entry.partials + column;
-        for (uint32_t block = row; block < entry.blocks; block += FOLD_AHEAD * FOLD_ROWS) {
+        for (uint32_t block = row; block < entry.blocks; block += FOLD_AHEAD * ROWS) {
             // Loads first, all at once: their latencies overlap.
             float part[FOLD_AHEAD];
 #pragma unroll
             for (uint32_t i = 0; i < FOLD_AHEAD; i++) {
-                uint32_t at = block + i * FOLD_ROWS;
+                uint32_t at = block + i * ROWS;
                 part[i] = at < entry.blocks ? from[(size_t)at * entry.len] : 0.0f;
             }
 #pragma unroll
@@ -42,20 +45,20 @@ DEVICE void fold_entry(const FoldEntry &entry, double *shared) {
         }
     }
     shared[threadIdx.x] = sum;
-    for (uint32_t half = FOLD_ROWS / 2; half > 0; half /= 2) {
+    for (uint32_t half = ROWS / 2; half > 0; half /= 2) {
         BARRIER();
-        if (row < half) shared[threadIdx.x] += shared[threadIdx.x + half * FOLD_COLUMNS];
+        if (row < half) shared[threadIdx.x] += shared[threadIdx.x + half * COLUMNS];
     }
     if (row == 0 && column < entry.len) static_cast<T *>(entry.sums)[column] = (T)shared[threadIdx.x];
 }
 
-// Grid: runs of FOLD_COLUMNS sums of the longest entry, entries.
-KERNEL(fold_partials, FoldArgs, 256) {
+// Grid: runs of columns of the longest entry, entries.
+KERNEL(fold_partials, FoldArgs, FOLD_THREADS) {
     DYN_SMEM(double, shared);
-    fold_entry<double>(args.entry[blockIdx.y], shared);
+    fold_entry<double, FOLD_COLUMNS>(args.entry[blockIdx.y], shared);
 }
 
-KERNEL(fold_weights, FoldArgs, 256) {
+KERNEL(fold_weights, FoldArgs, FOLD_THREADS) {
     DYN_SMEM(double, shared);
-    fold_entry<float>(args.entry[blockIdx.y], shared);
+    fold_entry<float, FOLD_WEIGHTS_COLUMNS>(args.entry[blockIdx.y], shared);
 }

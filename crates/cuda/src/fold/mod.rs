@@ -11,7 +11,9 @@ static WEIGHTS: Kernel = Kernel::new("fold_weights", 256);
 pub const KERNELS: &[&Kernel] = &[&FOLD, &WEIGHTS];
 
 const ENTRIES: usize = 128;
+/// Columns of a block.
 const COLUMNS: u32 = 8;
+const WEIGHTS_COLUMNS: u32 = 32;
 
 args! {
     struct FoldEntry: 24 {
@@ -50,7 +52,7 @@ pub struct FoldWeights {
 /// If partials are no whole number of sums.
 pub fn partials(program: &mut Program, entries: &[Fold]) {
     let entries: Vec<_> = entries.iter().map(|entry| (entry.partials, entry.sums.address, entry.sums.len)).collect();
-    push(program, &FOLD, &entries);
+    push(program, &FOLD, COLUMNS, &entries);
 }
 
 /// As [`partials`].
@@ -59,11 +61,11 @@ pub fn partials(program: &mut Program, entries: &[Fold]) {
 /// As [`partials`].
 pub fn weights(program: &mut Program, entries: &[FoldWeights]) {
     let entries: Vec<_> = entries.iter().map(|entry| (entry.partials, entry.sums.address, entry.sums.len)).collect();
-    push(program, &WEIGHTS, &entries);
+    push(program, &WEIGHTS, WEIGHTS_COLUMNS, &entries);
 }
 
 /// Entries are partial sums, and the address and the number of what they add up to.
-fn push(program: &mut Program, kernel: &'static Kernel, entries: &[(View, u64, usize)]) {
+fn push(program: &mut Program, kernel: &'static Kernel, columns: u32, entries: &[(View, u64, usize)]) {
     for entries in entries.chunks(ENTRIES) {
         let mut args = FoldArgs { entry: [FoldEntry { partials: 0, sums: 0, blocks: 0, len: 0 }; ENTRIES] };
         for (to, &(partials, sums, len)) in args.entry.iter_mut().zip(entries) {
@@ -73,6 +75,6 @@ fn push(program: &mut Program, kernel: &'static Kernel, entries: &[(View, u64, u
         }
         let longest = entries.iter().map(|entry| entry.2).max().unwrap_or(0);
         let shared = kernel.threads * size_of::<f64>() as u32;
-        program.push(kernel, [blocks(longest, COLUMNS), entries.len() as u32, 1], shared, &args);
+        program.push(kernel, [blocks(longest, columns), entries.len() as u32, 1], shared, &args);
     }
 }

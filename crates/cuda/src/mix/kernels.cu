@@ -8,7 +8,7 @@
 #define MIX_TERMS 64
 // Pixels that a thread of the forward kernel holds in registers while the terms stream past.
 #define MIX_PIXELS 2
-// Terms that are loaded at once.
+// Terms that a thread loads at once where there are few blocks, and so few threads to hide each other's waiting.
 #define MIX_AHEAD 4
 // Terms whose sums a thread of the reduction holds.
 #define MIX_GROUP 4
@@ -32,7 +32,7 @@ struct MixForwardArgs {
 };
 static_assert(sizeof(MixForwardArgs) == 32 + 40 * MIX_TERMS, "layout of MixForwardArgs");
 
-template <int V>
+template <int V, int AHEAD>
 DEVICE void mix_forward_block(const MixForwardArgs& args) {
     uint32_t packs = args.channels / V;
     Threads at = threads_over(packs);
@@ -51,12 +51,12 @@ DEVICE void mix_forward_block(const MixForwardArgs& args) {
                 sum[k] = old ? load_pack<V>(args.node + offset + k * step) : splat<V>(0.0f);
             }
             Pack<V> shifts = splat<V>(0.0f);
-            for (uint32_t t = 0; t < args.terms; t += MIX_AHEAD) {
+            for (uint32_t t = 0; t < args.terms; t += AHEAD) {
                 // Loads first, of several terms at once: their latencies overlap.
-                Pack<V> z[MIX_AHEAD][MIX_PIXELS], scale[MIX_AHEAD], shift[MIX_AHEAD];
-                float factor[MIX_AHEAD], sample[MIX_AHEAD];
+                Pack<V> z[AHEAD][MIX_PIXELS], scale[AHEAD], shift[AHEAD];
+                float factor[AHEAD], sample[AHEAD];
 #pragma unroll
-                for (int u = 0; u < MIX_AHEAD; u++) {
+                for (int u = 0; u < AHEAD; u++) {
                     if (t + u >= args.terms) break;
                     const MixTerm &term = args.term[t + u];
                     for (int k = 0; k < MIX_PIXELS; k++) {
@@ -69,7 +69,7 @@ DEVICE void mix_forward_block(const MixForwardArgs& args) {
                     shift[u] = load_pack_or<V>(term.shift, channel, 0.0f);
                 }
 #pragma unroll
-                for (int u = 0; u < MIX_AHEAD; u++) {
+                for (int u = 0; u < AHEAD; u++) {
                     if (t + u >= args.terms) break;
                     for (int i = 0; i < V; i++) {
                         float weight = scale[u].v[i] * factor[u] * sample[u];
@@ -90,8 +90,13 @@ DEVICE void mix_forward_block(const MixForwardArgs& args) {
 
 // Grid: chunks of an image, images.
 KERNEL(mix_forward, MixForwardArgs, 256) {
-    if (args.vector) mix_forward_block<4>(args);
-    else mix_forward_block<1>(args);
+    if (args.vector) mix_forward_block<4, 1>(args);
+    else mix_forward_block<1, 1>(args);
+}
+
+KERNEL(mix_forward_ahead, MixForwardArgs, 256) {
+    if (args.vector) mix_forward_block<4, MIX_AHEAD>(args);
+    else mix_forward_block<1, MIX_AHEAD>(args);
 }
 
 struct MixReduceTerm {

@@ -5,21 +5,24 @@
 //! lie in device memory by itself, so that nothing has to be multiplied out when operation weights change.
 
 use crate::args;
-use crate::channels::{chunk, pointer, rows, sum_rows_bytes, vector};
+use crate::channels::{pointer, rows, sum_rows_bytes, vector};
 use crate::fold::{self, Fold};
 use crate::images::{Images, Write};
 use crate::program::{Kernel, Program, blocks};
 use crate::view::View;
 
 static FORWARD: Kernel = Kernel::new("mix_forward", 256);
+static FORWARD_AHEAD: Kernel = Kernel::new("mix_forward_ahead", 256);
 static REDUCE: Kernel = Kernel::new("mix_reduce", 256);
 
 /// The kernels of this module.
-pub const KERNELS: &[&Kernel] = &[&FORWARD, &REDUCE];
+pub const KERNELS: &[&Kernel] = &[&FORWARD, &FORWARD_AHEAD, &REDUCE];
 
 const TERMS: usize = 64;
 /// Pixels that a thread of the forward kernel holds in registers.
 const FORWARD_PIXELS: usize = 2;
+/// Blocks with so many pixels to a thread that fill a large device.
+const BLOCKS: usize = 256;
 /// Pixels that a thread of the reduction goes over before its block adds up.
 const REDUCE_PIXELS: usize = 8;
 /// Terms that a thread of the reduction holds the sums of.
@@ -116,7 +119,8 @@ pub fn forward(program: &mut Program, images: Images, terms: &[Term], node: View
         let addresses = terms.iter().flat_map(|t| [t.z.address, pointer(t.scale), pointer(t.shift)]);
         let vector = vector(images.c, addresses.chain([node.address]));
         let rows = rows(images.c, vector, FORWARD.threads);
-        let chunk = chunk(images.n, images.image_pixels(), rows, FORWARD_PIXELS);
+        let many = images.n * images.image_pixels().div_ceil(FORWARD_PIXELS * rows) >= BLOCKS;
+        let (kernel, chunk) = if many { (&FORWARD, FORWARD_PIXELS * rows) } else { (&FORWARD_AHEAD, rows) };
         let mut args = ForwardArgs {
             node: node.address,
             pixels: images.image_pixels() as u32,
@@ -137,7 +141,7 @@ pub fn forward(program: &mut Program, images: Images, terms: &[Term], node: View
             };
         }
         let grid = [blocks(images.image_pixels(), chunk as u32), images.n as u32, 1];
-        program.push(&FORWARD, grid, 0, &args);
+        program.push(kernel, grid, 0, &args);
     }
 }
 
