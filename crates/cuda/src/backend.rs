@@ -8,7 +8,7 @@ use crate::pod::{self, Pod};
 use crate::program::Program;
 use crate::view::View;
 
-/// A device: memory, copies, programs. Everything is done in the order in which it is asked for.
+/// A device: memory, copies, programs. Everything is done in the order in which it is asked for, but for copies ahead of their turn.
 pub trait Backend {
     /// Address of `bytes` fresh bytes, aligned to 256. Their contents are unspecified. They live as long as the device.
     ///
@@ -21,6 +21,23 @@ pub trait Backend {
     /// # Errors
     /// Where the bytes are not allocated, or the device fails.
     fn upload_bytes(&self, to: u64, from: &[u8]) -> Result<()>;
+
+    /// Copies `from` to the device ahead of its turn: beside what was asked for before, which must be done with what lies at `to`.
+    /// Whatever is asked for later finds the bytes there.
+    ///
+    /// # Errors
+    /// Where the bytes are not allocated, or the device fails.
+    fn upload_bytes_ahead(&self, to: u64, from: &[u8]) -> Result<()> {
+        self.upload_bytes(to, from)
+    }
+
+    /// Whether all programs and copies in their turn that were asked for are done.
+    ///
+    /// # Errors
+    /// Where something of that failed.
+    fn is_idle(&self) -> Result<bool> {
+        Ok(true)
+    }
 
     /// Copies from the device, after everything that was asked for before is done.
     ///
@@ -106,6 +123,15 @@ pub trait Memory: Backend {
     fn upload<T: Pod>(&self, to: View<T>, from: &[T]) -> Result<()> {
         same_length(to, from)?;
         if from.is_empty() { Ok(()) } else { self.upload_bytes(to.address, pod::bytes(from)) }
+    }
+
+    /// [`Memory::upload`], ahead of its turn ([`Backend::upload_bytes_ahead`]).
+    ///
+    /// # Errors
+    /// As [`Memory::upload`].
+    fn upload_ahead<T: Pod>(&self, to: View<T>, from: &[T]) -> Result<()> {
+        same_length(to, from)?;
+        if from.is_empty() { Ok(()) } else { self.upload_bytes_ahead(to.address, pod::bytes(from)) }
     }
 
     /// Copies a view to a slice of the same length.

@@ -101,6 +101,33 @@ fn emulator_driver_uploads_more_than_its_ring_before_anything_is_waited_for() {
     });
 }
 
+#[test]
+fn emulator_driver_copies_ahead_of_the_turn_and_what_follows_finds_it() {
+    with_fake_driver("emulator_driver_copies_ahead_of_the_turn_and_what_follows_finds_it", "devices=1", || {
+        let device = open();
+        // More than the ring of copies ahead holds.
+        let len = 5_000_000;
+        let [sum, first, second] = [0, 1, 2].map(|_| device.uploaded(&vec![0.0f32; len]).unwrap());
+        let adding = |term: View| {
+            let mut program = Program::default();
+            vector::axpy(&mut program, sum, 1.0, term);
+            device.record(&program).unwrap()
+        };
+        let (add_first, add_second) = (adding(first), adding(second));
+        device.synchronize().unwrap();
+        device.upload_ahead(first, &vec![1.0; len]).unwrap();
+        device.replay(&add_first).unwrap();
+        // While that waits to be done.
+        device.upload_ahead(second, &vec![2.0; len]).unwrap();
+        assert!(!device.is_idle().unwrap(), "it was asked for a program");
+        assert!(device.is_idle().unwrap());
+        device.replay(&add_second).unwrap();
+        assert!(device.downloaded(sum).unwrap().iter().all(|&x| x == 3.0));
+        device.upload_ahead(first, &vec![4.0; len]).unwrap();
+        assert!(device.downloaded(first).unwrap().iter().all(|&x| x == 4.0));
+    });
+}
+
 /// What opening a device says in that scene.
 #[track_caller]
 fn assert_refused(test: &str, scene: &str, expected: &str) {

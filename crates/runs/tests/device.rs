@@ -156,28 +156,57 @@ fn emulator_search_goes_on_on_the_other_device() {
     });
 }
 
-#[test]
-fn emulator_search_of_a_folder_of_images_reads_them_as_on_the_processor() {
-    with_fake_driver("emulator_search_of_a_folder_of_images_reads_them_as_on_the_processor", || {
-        let data = tempdir();
-        for (class, count) in [("a", 9), ("b", 8)] {
-            fs::create_dir_all(data.path().join(class)).unwrap();
-            for i in 0..count {
-                let shade = |x: u32, y: u32| image::Rgb([(x * 9 + i) as u8, (y * 7) as u8, (x * y) as u8]);
-                let picture = image::RgbImage::from_fn(11, 10, shade);
-                picture.save(data.path().join(class).join(format!("{i}.png"))).unwrap();
-            }
+/// A folder of 17 images in two classes.
+fn folder_of_images() -> tempfile::TempDir {
+    let data = tempdir();
+    for (class, count) in [("a", 9), ("b", 8)] {
+        fs::create_dir_all(data.path().join(class)).unwrap();
+        for i in 0..count {
+            let shade = |x: u32, y: u32| image::Rgb([(x * 9 + i) as u8, (y * 7) as u8, (x * y) as u8]);
+            let picture = image::RgbImage::from_fn(11, 10, shade);
+            picture.save(data.path().join(class).join(format!("{i}.png"))).unwrap();
         }
-        let (cpu, gpu) = (tempdir(), tempdir());
-        let config = SearchConfig {
-            data: DataConfig::ImageFolder { image_size: 8, test_fraction: 0.2 },
-            epochs: 1,
-            ..search_config(Order::First)
-        };
+    }
+    data
+}
+
+const FOLDER: DataConfig = DataConfig::ImageFolder { image_size: 8, test_fraction: 0.2 };
+
+#[test]
+fn emulator_runs_on_a_folder_of_images_read_them_as_on_the_processor() {
+    with_fake_driver("emulator_runs_on_a_folder_of_images_read_them_as_on_the_processor", || {
+        let data = folder_of_images();
         let options = |device| RunOptions { data_dir: Some(data.path().into()), ..on(device) };
+        let (cpu, gpu) = (tempdir(), tempdir());
+        let config = SearchConfig { data: FOLDER, epochs: 3, ..search_config(Order::First) };
         finished(search(cpu.path(), config.clone(), options(Device::Cpu)));
         finished(search(gpu.path(), config, options(Device::Cuda(0))));
         assert_close(&numbers(gpu.path()), &numbers(cpu.path()), 1e-4);
+        let (cpu, gpu) = (tempdir(), tempdir());
+        let config = TrainConfig { data: FOLDER, batch_size: 7, held_out: 0.0, epochs: 2, ..train_config() };
+        let expected = finished(train(cpu.path(), config.clone(), options(Device::Cpu)));
+        let found = finished(train(gpu.path(), config, options(Device::Cuda(0))));
+        assert_close(&numbers(gpu.path()), &numbers(cpu.path()), 1e-3);
+        assert_close(&tested(&found.results), &tested(&expected.results), 1e-3);
+    });
+}
+
+#[test]
+fn emulator_search_of_a_folder_of_images_stopped_after_any_step_has_the_same_bytes() {
+    with_fake_driver("emulator_search_of_a_folder_of_images_stopped_after_any_step_has_the_same_bytes", || {
+        let data = folder_of_images();
+        let config = SearchConfig { data: FOLDER, ..search_config(Order::Second) };
+        let options = RunOptions { data_dir: Some(data.path().into()), ..on(Device::Cuda(0)) };
+        let (whole, copies) = (tempdir(), tempdir());
+        let mut snapshots = Snapshots::new(whole.path(), copies.path());
+        let run = SearchRun::open_or_create(whole.path(), config.clone(), options.clone()).unwrap();
+        finished(run.run(&mut snapshots).unwrap());
+        assert!(snapshots.steps.len() >= 4);
+        for step in snapshots.steps {
+            let dir = copies.path().join(step.to_string());
+            finished(search(&dir, config.clone(), options.clone()));
+            assert!(results(&dir) == results(whole.path()), "killed after step {step}");
+        }
     });
 }
 

@@ -2,7 +2,8 @@
 // between a program and a device (copies, graphs, errors) where there is no device, and lets a whole run say --device cuda there.
 //
 // What a stream is asked for is done as late as it may be: when somebody waits. So a buffer that is used again before its copy is
-// done, or a result that is read without waiting, gives wrong numbers here every time.
+// done, or a result that is read without waiting, gives wrong numbers here every time. A stream does what another was asked for
+// only where it waits for an event of that one.
 //
 // The environment sets the scene, read once: DARTS_FAKE_CUDA="devices=1 version=13000 capability=90 memory=1073741824
 // fail_launch=0", each of them optional. fail_launch=N makes the Nth launch fail as a lost device does.
@@ -47,6 +48,7 @@ enum Result {
     NO_DEVICE = 100,
     INVALID_DEVICE = 101,
     NOT_FOUND = 500,
+    NOT_READY = 600,
     ILLEGAL_ADDRESS = 700,
     LAUNCH_FAILED = 719,
     CAPTURE_UNSUPPORTED = 900,
@@ -76,13 +78,15 @@ const Scene &scene() {
     return scene;
 }
 
+struct Stream;
+
 struct Event {
-    bool pending = false;
+    Stream *pending = nullptr;  // where it was recorded and not reached
     double milliseconds = 0;
 };
 
 struct Task {
-    enum { launch, to_device, to_host, event } kind;
+    enum { launch, to_device, to_host, event, wait } kind;
     const Entry *entry = nullptr;
     std::vector<unsigned char> args;
     uint32_t grid[3] = {}, shared_bytes = 0;
@@ -113,16 +117,20 @@ long launches;
 int a_context;
 void *current;
 
+int finish(Stream *stream);
+
 int perform(const Task &task) {
     switch (task.kind) {
     case Task::to_device:
     case Task::to_host: memcpy(task.to, task.from, task.bytes); return SUCCESS;
     case Task::event: {
         auto now = std::chrono::steady_clock::now().time_since_epoch();
-        task.recorded->pending = false;
+        task.recorded->pending = nullptr;
         task.recorded->milliseconds = std::chrono::duration<double, std::milli>(now).count();
         return SUCCESS;
     }
+    // What is waited for may have been recorded again since: then more is done than need be, never less.
+    case Task::wait: return task.recorded->pending ? finish(task.recorded->pending) : int(SUCCESS);
     case Task::launch: break;
     }
     if (++launches == scene().fail_launch) return lost = LAUNCH_FAILED;
@@ -264,6 +272,20 @@ FAKE cuStreamDestroy_v2(Stream *stream) {
     delete stream;
     return SUCCESS;
 }
+FAKE cuStreamQuery(Stream *stream) {
+    // Done for those who ask twice, as time passes.
+    if (lost) return lost;
+    if (stream->waiting.empty()) return SUCCESS;
+    if (int error = finish(stream)) return error;
+    return NOT_READY;
+}
+FAKE cuStreamWaitEvent(Stream *stream, Event *event, unsigned) {
+    if (stream->capture) return CAPTURE_UNSUPPORTED;
+    Task task{Task::wait};
+    task.recorded = event;
+    stream->waiting.push_back(task);
+    return lost;
+}
 FAKE cuStreamSynchronize(Stream *stream) { return stream->capture ? int(CAPTURE_UNSUPPORTED) : finish(stream); }
 FAKE cuStreamBeginCapture_v2(Stream *stream, int) {
     stream->capture.reset(new Graph);
@@ -301,13 +323,13 @@ FAKE cuEventCreate(Event **event, unsigned) {
     return SUCCESS;
 }
 FAKE cuEventRecord(Event *event, Stream *stream) {
-    event->pending = true;
+    event->pending = stream;
     Task task{Task::event};
     task.recorded = event;
     stream->waiting.push_back(task);
     return lost;
 }
-FAKE cuEventSynchronize(Event *event) { return event->pending ? finish_all() : lost; }
+FAKE cuEventSynchronize(Event *event) { return event->pending ? finish(event->pending) : lost; }
 FAKE cuEventElapsedTime(float *milliseconds, Event *start, Event *end) {
     *milliseconds = float(end->milliseconds - start->milliseconds);
     return SUCCESS;

@@ -87,6 +87,14 @@ impl Backend for TestDevice {
         self.backend().upload_bytes(to, from)
     }
 
+    fn upload_bytes_ahead(&self, to: u64, from: &[u8]) -> Result<()> {
+        self.backend().upload_bytes_ahead(to, from)
+    }
+
+    fn is_idle(&self) -> Result<bool> {
+        self.backend().is_idle()
+    }
+
     fn download_bytes(&self, from: u64, to: &mut [u8]) -> Result<()> {
         self.backend().download_bytes(from, to)
     }

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use darts_cuda::augment::{self, Example, Source};
 use darts_cuda::{Backend, Memory, Program, View};
 use darts_cuda_emulator::in_all_orders;
-use darts_data::transform::{Crop, Transform};
-use darts_data::{Augment, Batches, Choice, Dataset, ImageSize, Loader, SyntheticConfig, SyntheticImages};
+use darts_data::transform::{Crop, Draw, Transform};
+use darts_data::{Augment, Batches, Dataset, ImageSize, Loader, SyntheticConfig, SyntheticImages};
 
 /// Sides that no block of threads divides, and more padding than a crop of them can show.
 const SIZE: ImageSize = ImageSize { height: 19, width: 14 };
 
-fn example(choice: &Choice) -> Example {
-    let Choice { index, draw } = *choice;
+fn example(index: usize, draw: &Draw) -> Example {
     let cut = draw.cutout.unwrap_or_default();
     Example {
         index: index as u32,
@@ -23,6 +22,33 @@ fn example(choice: &Choice) -> Example {
         flip: draw.flip.into(),
         cutout: [cut.top, cut.bottom, cut.left, cut.right].map(|edge| edge as u32),
     }
+}
+
+/// What the device makes of images and examples, with the labels.
+fn made(images: &dyn Dataset, (pixels, labels): (&[u8], &[u32]), examples: &[Example]) -> (Vec<f32>, Vec<u32>) {
+    let table = Transform::new(SIZE, &images.normalization()).table().concat();
+    in_all_orders(|device| {
+        let source = Source {
+            pixels: device.uploaded(pixels).unwrap(),
+            labels: device.uploaded(labels).unwrap(),
+            table: device.uploaded(&table).unwrap(),
+            height: SIZE.height,
+            width: SIZE.width,
+        };
+        let out: View = device.allocate(examples.len() * SIZE.len()).unwrap();
+        let out_labels = device.allocate(examples.len()).unwrap();
+        let mut program = Program::default();
+        augment::augment(&mut program, source, device.uploaded(examples).unwrap(), out, out_labels);
+        device.run(&program).unwrap();
+        (device.downloaded(out).unwrap(), device.downloaded(out_labels).unwrap())
+    })
+}
+
+#[track_caller]
+fn assert_same(found: &(Vec<f32>, Vec<u32>), expected: &darts_data::Batch) {
+    assert_eq!(found.1, expected.labels());
+    assert_eq!(found.0.len(), expected.images().len());
+    assert!(found.0.iter().zip(expected.images()).all(|(a, b)| a.to_bits() == b.to_bits()));
 }
 
 #[test]
@@ -34,7 +60,6 @@ fn emulator_augmentation_matches_the_loader() {
         images.read(index, image).unwrap();
     }
     let labels: Vec<u32> = (0..images.len()).map(|index| images.label(index)).collect();
-    let table = Transform::new(SIZE, &images.normalization()).table().concat();
     let wide = Augment { crop: Crop::Padded { padding: 20 }, ..Augment::cifar() };
     type Of = fn(&Loader) -> Batches;
     let cases: [(Augment, Of); 4] = [
@@ -50,28 +75,26 @@ fn emulator_augmentation_matches_the_loader() {
         let mut met = 0;
         for (expected, choices) in expected.zip(choices) {
             let expected = expected.unwrap();
-            let examples: Vec<Example> = choices.iter().map(example).collect();
-            let (found, found_labels) = in_all_orders(|device| {
-                let source = Source {
-                    pixels: device.uploaded(&pixels).unwrap(),
-                    labels: device.uploaded(&labels).unwrap(),
-                    table: device.uploaded(&table).unwrap(),
-                    height: SIZE.height,
-                    width: SIZE.width,
-                };
-                let out: View = device.allocate(examples.len() * SIZE.len()).unwrap();
-                let out_labels = device.allocate(examples.len()).unwrap();
-                let mut program = Program::default();
-                augment::augment(&mut program, source, device.uploaded(&examples).unwrap(), out, out_labels);
-                device.run(&program).unwrap();
-                (device.downloaded(out).unwrap(), device.downloaded(out_labels).unwrap())
-            });
-            assert_eq!(found_labels, expected.labels());
-            assert_eq!(found.len(), expected.images().len());
-            assert!(found.iter().zip(expected.images()).all(|(a, b)| a.to_bits() == b.to_bits()), "{augment:?}");
+            let examples: Vec<Example> = choices.iter().map(|choice| example(choice.index, &choice.draw)).collect();
+            assert_same(&made(&*images, (&pixels, &labels), &examples), &expected);
             met += 1;
         }
         assert!(met >= 2);
+    }
+}
+
+#[test]
+fn emulator_batches_of_bytes_match_the_loader() {
+    let config = SyntheticConfig { image_size: SIZE, train_len: 11, ..SyntheticConfig::default() };
+    let images = Arc::new(SyntheticImages::train(&config).unwrap());
+    for augment in [Augment::imagenet(), Augment::imagenet().with_cutout(5), Augment::proportional(SIZE)] {
+        let loader = Loader::new(images.clone(), augment, 4).workers(0);
+        let batches = loader.clone().as_bytes().epoch(3, 1).unwrap();
+        for (batch, expected) in batches.zip(loader.epoch(3, 1).unwrap()) {
+            let (batch, expected) = (batch.unwrap(), expected.unwrap());
+            let examples: Vec<Example> = batch.draws().iter().enumerate().map(|(n, draw)| example(n, draw)).collect();
+            assert_same(&made(&*images, (batch.pixels(), batch.labels()), &examples), &expected);
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! The backend that is a GPU, by NVIDIA's driver interface. The driver's library is looked up when the first device is
 //! opened, so a program with this code in it starts on a machine without a driver and says what is missing.
 //!
-//! One stream does everything in the order in which it is asked for. Uploads go through a ring of page-locked memory and
-//! return as soon as their bytes are in it; launches return at once; a download waits. A recorded program is one graph,
+//! One stream does everything in the order in which it is asked for, and a second one copies what is wanted ahead of its turn.
+//! Uploads go through a ring of page-locked memory and return as soon as their bytes are in it; launches return at once; a
+//! download waits. A recorded program is one graph,
 //! unless the device was opened without graphs: then the same launches are made one by one.
 
+mod ahead;
 mod code;
 mod failure;
 mod staging;
@@ -21,6 +23,7 @@ use crate::backend::{Backend, Recording};
 use crate::error::{Error, Result};
 use crate::program::{Launch, Program};
 
+use ahead::Ahead;
 pub use code::{RESOURCES, Resources, toolkit};
 use failure::Failed;
 use staging::Ring;
@@ -46,6 +49,8 @@ pub struct Device {
     // Fields are dropped in this order: what lives on the device before its context.
     code: code::Code,
     ring: Mutex<Ring>,
+    /// Made by the first copy ahead of its turn.
+    ahead: Mutex<Option<Ahead>>,
     allocations: Mutex<HashMap<CUdeviceptr, usize>>,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
@@ -72,7 +77,7 @@ impl Device {
             return Err(Error::NoDevice { index, count });
         }
         let context = CudaContext::new(index).in_call("opening the device")?;
-        // SAFETY: one stream does everything, so there are no uses on other streams that events would have to order.
+        // SAFETY: one stream does everything but copies ahead of their turn, which `Ahead` orders by an event of its own.
         unsafe { context.disable_event_tracking() };
         let name = context.name().in_call("asking for the device's name")?;
         let attribute = |which| context.attribute(which).in_call("asking for the device's attributes");
@@ -87,7 +92,8 @@ impl Device {
         let code = code::Code::load(shared_limit)?;
         let ring = Mutex::new(Ring::new(&context)?);
         let allocations = Mutex::default();
-        Ok(Self { code, ring, allocations, stream, context, options, name, shared_limit })
+        let ahead = Mutex::default();
+        Ok(Self { code, ring, ahead, allocations, stream, context, options, name, shared_limit })
     }
 
     /// What the maker calls it.
@@ -103,6 +109,11 @@ impl Device {
         self.context.mem_get_info().in_call("asking for free memory")
     }
 
+    /// Bytes that were allocated, all in all: none are freed before the device is dropped.
+    pub fn allocated_bytes(&self) -> u64 {
+        lock(&self.allocations).values().map(|&bytes| bytes as u64).sum()
+    }
+
     /// What the driver supports: major and minor version of CUDA.
     ///
     /// # Errors
@@ -115,6 +126,11 @@ impl Device {
         self.context.bind_to_thread().in_call("using the device")?;
         // Errors of what was dropped before would else be those of an unrelated call.
         self.context.check_err().in_call("freeing what lay on the device")
+    }
+
+    /// Lets what is asked for from here on find what was copied ahead of its turn.
+    fn join(&self) -> Result<()> {
+        lock(&self.ahead).as_mut().map_or(Ok(()), |ahead| ahead.join(&self.stream))
     }
 
     /// Checks that the bytes lie in one allocation: what the driver itself checks for none but whole pages.
@@ -195,12 +211,35 @@ impl Backend for Device {
     fn upload_bytes(&self, to: u64, from: &[u8]) -> Result<()> {
         self.within(to, from.len())?;
         self.bind()?;
+        self.join()?;
         lock(&self.ring).upload(&self.stream, to, from)
+    }
+
+    fn upload_bytes_ahead(&self, to: u64, from: &[u8]) -> Result<()> {
+        self.within(to, from.len())?;
+        self.bind()?;
+        let mut ahead = lock(&self.ahead);
+        let ahead = match &mut *ahead {
+            Some(ahead) => ahead,
+            none => none.insert(Ahead::new(&self.context)?),
+        };
+        ahead.upload(to, from)
+    }
+
+    fn is_idle(&self) -> Result<bool> {
+        self.bind()?;
+        // SAFETY: a stream that is alive.
+        match unsafe { sys::cuStreamQuery(self.stream.cu_stream()) }.result() {
+            Ok(()) => Ok(true),
+            Err(result::DriverError(sys::CUresult::CUDA_ERROR_NOT_READY)) => Ok(false),
+            Err(error) => Err(failure::error("asking whether the device is done", error)),
+        }
     }
 
     fn download_bytes(&self, from: u64, to: &mut [u8]) -> Result<()> {
         self.within(from, to.len())?;
         self.bind()?;
+        self.join()?;
         // SAFETY: the bytes lie in one allocation, and `to` is not touched until the stream has been waited for.
         let copied = unsafe { result::memcpy_dtoh_async(to, from, self.stream.cu_stream()) };
         let waited = self.stream.synchronize();
@@ -209,6 +248,7 @@ impl Backend for Device {
 
     fn run(&self, program: &Program) -> Result<()> {
         self.bind()?;
+        self.join()?;
         program.launches.iter().try_for_each(|launch| self.launch(launch))
     }
 
@@ -225,6 +265,7 @@ impl Backend for Device {
         match recording.graph.as_ref().and_then(|graph| graph.downcast_ref::<Graph>()) {
             Some(Graph(graph)) => {
                 self.bind()?;
+                self.join()?;
                 graph.launch().in_call("running a recorded program")
             }
             None => self.run(&recording.program),
@@ -233,6 +274,7 @@ impl Backend for Device {
 
     fn synchronize(&self) -> Result<()> {
         self.bind()?;
+        self.join()?;
         self.stream.synchronize().in_call("waiting for the device")
     }
 }
@@ -242,6 +284,7 @@ impl Drop for Device {
         // Where the device is lost, so is its memory: there is nobody to tell.
         let _ = self.context.bind_to_thread();
         let _ = self.stream.synchronize();
+        *lock(&self.ahead) = None;
         for &address in lock(&self.allocations).keys() {
             // SAFETY: allocated by `allocate_bytes`, freed here alone, and nothing that uses it runs any more.
             let _ = unsafe { result::free_sync(address) };

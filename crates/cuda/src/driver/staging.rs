@@ -72,7 +72,7 @@ impl Ring {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        // SAFETY: allocated in `Ring::new`, freed here alone; the device waits for its stream before it drops its ring.
+        // SAFETY: allocated in `Ring::new`, freed here alone; a stream is waited for before its ring is dropped.
         let _ = unsafe { result::free_host(self.memory.cast()) };
     }
 }

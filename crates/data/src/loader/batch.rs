@@ -1,8 +1,12 @@
 //! A batch and the pool that its buffers come from and go back to. It refuses to keep more buffers than were reserved.
+//!
+//! A batch has one of two forms: floats, as a network reads them, or bytes with what was drawn for each image, of which a device
+//! makes the same floats.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::dataset::ImageSize;
+use crate::transform::Draw;
 
 /// Images and labels of one step. Its buffers go back to the loader when it is dropped.
 pub struct Batch {
@@ -15,13 +19,55 @@ pub struct Batch {
 #[derive(Default)]
 struct Buffers {
     images: Vec<f32>,
+    pixels: Vec<u8>,
+    draws: Vec<Draw>,
     labels: Vec<u32>,
 }
 
+/// What the images of a batch are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Normalized floats.
+    #[default]
+    Floats,
+    /// Bytes at the network's size, and what is still to be done to them.
+    Bytes,
+}
+
+/// An example's place in a batch, to be overwritten.
+pub(super) enum Place<'a> {
+    Floats(&'a mut [f32]),
+    Bytes(&'a mut [u8], &'a mut Draw),
+}
+
+impl Buffers {
+    fn resize(&mut self, form: Form, count: usize, size: ImageSize) {
+        match form {
+            Form::Floats => self.images.resize(count * size.len(), 0.0),
+            Form::Bytes => {
+                self.pixels.resize(count * size.len(), 0);
+                self.draws.resize(count, Draw::default());
+            }
+        }
+        self.labels.resize(count, 0);
+    }
+}
+
 impl Batch {
-    /// Normalized images, `[N, H, W, 3]`.
+    /// Normalized images, `[N, H, W, 3]`; none in a batch of bytes.
     pub fn images(&self) -> &[f32] {
         &self.buffers.images
+    }
+
+    /// Images as bytes, `[N, H, W, 3]`, coloured as they were drawn to be; none in a batch of floats.
+    pub fn pixels(&self) -> &[u8] {
+        &self.buffers.pixels
+    }
+
+    /// What is still to be done to each image, `[N]`: shift, mirror, cutout ([`Transform::apply`](crate::transform::Transform::apply)); none
+    /// in a batch of floats.
+    pub fn draws(&self) -> &[Draw] {
+        &self.buffers.draws
     }
 
     /// Labels, `[N]`.
@@ -52,12 +98,19 @@ impl Batch {
     /// Keeps the first `len` examples.
     pub(super) fn truncate(&mut self, len: usize) {
         self.buffers.images.truncate(len * self.size.len());
+        self.buffers.pixels.truncate(len * self.size.len());
+        self.buffers.draws.truncate(len);
         self.buffers.labels.truncate(len);
     }
 
-    pub(super) fn example_mut(&mut self, position: usize) -> (&mut [f32], &mut u32) {
-        let image = &mut self.buffers.images[position * self.size.len()..][..self.size.len()];
-        (image, &mut self.buffers.labels[position])
+    pub(super) fn example_mut(&mut self, position: usize) -> (Place<'_>, &mut u32) {
+        let image = position * self.size.len()..(position + 1) * self.size.len();
+        let Buffers { images, pixels, draws, labels } = &mut self.buffers;
+        let place = match self.pool.form {
+            Form::Floats => Place::Floats(&mut images[image]),
+            Form::Bytes => Place::Bytes(&mut pixels[image], &mut draws[position]),
+        };
+        (place, &mut labels[position])
     }
 }
 
@@ -69,7 +122,10 @@ impl Drop for Batch {
 
 /// Free buffers, shared by a loader's iterators and their batches.
 #[derive(Clone, Default)]
-pub(super) struct Pool(Arc<Mutex<Shelf>>);
+pub(super) struct Pool {
+    form: Form,
+    shelf: Arc<Mutex<Shelf>>,
+}
 
 #[derive(Default)]
 struct Shelf {
@@ -82,14 +138,20 @@ struct Shelf {
 }
 
 impl Pool {
+    /// A pool of batches of this form.
+    pub(super) fn of(form: Form) -> Self {
+        Self { form, ..Self::default() }
+    }
+
     /// Makes buffers for one more iterator that needs `count` at once, where none are free.
     pub(super) fn reserve(&self, count: usize, batch_size: usize, size: ImageSize) {
         let mut shelf = self.lock();
         shelf.needed += count;
         shelf.kept = shelf.kept.max(shelf.needed);
         while shelf.free.len() + shelf.in_use < shelf.needed {
-            let images = vec![0.0; batch_size * size.len()];
-            shelf.free.push(Buffers { images, labels: vec![0; batch_size] });
+            let mut buffers = Buffers::default();
+            buffers.resize(self.form, batch_size, size);
+            shelf.free.push(buffers);
         }
     }
 
@@ -105,8 +167,7 @@ impl Pool {
             shelf.in_use += 1;
             shelf.free.pop().unwrap_or_default()
         };
-        buffers.images.resize(count * size.len(), 0.0);
-        buffers.labels.resize(count, 0);
+        buffers.resize(self.form, count, size);
         Batch { buffers, step, size, pool: self.clone() }
     }
 
@@ -119,6 +180,6 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Shelf> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

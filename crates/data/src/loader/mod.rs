@@ -16,14 +16,14 @@ use std::sync::Arc;
 
 pub use bad_images::BadImages;
 pub use batch::Batch;
-use batch::Pool;
+use batch::{Form, Place, Pool};
 pub use choices::{Choice, Choices};
 pub use workers::Batches;
 
 use crate::Error;
 use crate::dataset::Dataset;
 use crate::random::{Generator, Key, Purpose};
-use crate::transform::{Augment, Crop, Region, Transform};
+use crate::transform::{Augment, Crop, Draw, Region, Transform};
 
 /// Makes batches of a dataset's examples.
 ///
@@ -123,6 +123,15 @@ impl Loader {
         Self { source: Arc::new(source), ..self }
     }
 
+    /// The same loader, whose batches are bytes and what was drawn for each image: for a device that makes the floats, of a quarter
+    /// of the bytes.
+    pub fn as_bytes(self) -> Self {
+        let Source { dataset, augment, transform, bad_images, .. } = &*self.source;
+        let (dataset, transform, bad_images) = (dataset.clone(), transform.clone(), bad_images.clone());
+        let source = Source { dataset, augment: *augment, transform, pool: Pool::of(Form::Bytes), bad_images };
+        Self { source: Arc::new(source), ..self }
+    }
+
     /// The same loader with this many worker threads, each one batch ahead and one at work; 0 makes batches in the
     /// caller's thread. The batches are the same.
     pub fn workers(mut self, workers: usize) -> Self {
@@ -134,6 +143,11 @@ impl Loader {
     /// The dataset.
     pub fn dataset(&self) -> &Arc<dyn Dataset> {
         &self.source.dataset
+    }
+
+    /// What training images go through.
+    pub fn augment(&self) -> &Augment {
+        &self.source.augment
     }
 
     /// Examples of a whole batch.
@@ -215,7 +229,6 @@ impl Source {
         let size = self.dataset.image_size();
         let members = plan.members(self.dataset.len(), batch_size, step, &mut scratch.chosen);
         let count = members.len();
-        scratch.pixels.resize(size.len(), 0);
         let mut batch = self.pool.take(step, count, size);
         let mut made = 0;
         for member in members.clone() {
@@ -225,15 +238,24 @@ impl Source {
             let (index, key) = plan.example(member, step, &scratch.chosen);
             let augment = plan.augment(&self.augment);
             let mut random = key.generator();
-            if !self.read(index, &augment, &mut random, &mut scratch.pixels)? {
+            let (place, label) = batch.example_mut(made);
+            let drawn = match place {
+                Place::Floats(image) => {
+                    scratch.pixels.resize(size.len(), 0);
+                    let drawn = self.coloured(index, &augment, &mut random, &mut scratch.pixels)?;
+                    if let Some(draw) = &drawn {
+                        self.transform.apply(&scratch.pixels, draw, image);
+                    }
+                    drawn.is_some()
+                }
+                Place::Bytes(pixels, rest) => {
+                    let drawn = self.coloured(index, &augment, &mut random, pixels)?;
+                    drawn.map(|draw| *rest = Draw { adjustments: None, ..draw }).is_some()
+                }
+            };
+            if !drawn {
                 continue;
             }
-            let draw = augment.draw(size, &mut random);
-            for adjustment in draw.adjustments.iter().flatten() {
-                adjustment.apply(&mut scratch.pixels);
-            }
-            let (image, label) = batch.example_mut(made);
-            self.transform.apply(&scratch.pixels, &draw, image);
             *label = self.dataset.label(index);
             made += 1;
         }
@@ -244,6 +266,24 @@ impl Source {
         }
         batch.truncate(made);
         Ok(Some(batch))
+    }
+
+    /// Reads an example and changes its colours; what is drawn for it, None where it is unreadable and left out.
+    fn coloured(
+        &self,
+        index: usize,
+        augment: &Augment,
+        random: &mut Generator,
+        pixels: &mut [u8],
+    ) -> Result<Option<Draw>, Error> {
+        if !self.read(index, augment, random, pixels)? {
+            return Ok(None);
+        }
+        let draw = augment.draw(self.dataset.image_size(), random);
+        for adjustment in draw.adjustments.iter().flatten() {
+            adjustment.apply(pixels);
+        }
+        Ok(Some(draw))
     }
 
     /// Reads an example, or the part of it that the augmentation draws; false where it is unreadable and left out.

@@ -210,6 +210,42 @@ fn batches_may_outlive_their_iterator_and_each_other() {
 }
 
 #[test]
+fn batches_of_bytes_make_the_floats_of_the_others() {
+    let colours = Augment { jitter: Some(crate::ColourJitter::IMAGENET), ..Augment::imagenet() }.with_cutout(3);
+    let unreadable = || Probe { fails_at: Some(5), ..Probe::new(11) };
+    for augment in [Augment::proportional(ImageSize::square(32)), colours] {
+        let tolerant = || Loader::new(unreadable(), augment, 4).tolerating(Arc::new(BadImages::new(1)));
+        let expected = contents(tolerant().epoch(3, 1).unwrap());
+        let transform = Transform::new(Probe::new(1).image_size(), &Probe::new(1).normalization());
+        let made = tolerant().as_bytes().epoch(3, 1).unwrap().map(|batch| {
+            let batch = batch.unwrap();
+            assert!(batch.images().is_empty() && batch.draws().iter().all(|draw| draw.adjustments.is_none()));
+            let image = batch.image_size().len();
+            let mut images = vec![0.0; batch.len() * image];
+            let places = images.chunks_exact_mut(image).zip(batch.pixels().chunks_exact(image));
+            places.zip(batch.draws()).for_each(|((out, pixels), draw)| transform.apply(pixels, draw, out));
+            (images, batch.labels().to_vec())
+        });
+        assert_eq!(made.collect::<Contents>(), expected, "{augment:?}");
+    }
+}
+
+#[test]
+fn a_batch_is_ready_when_it_is_made_and_when_there_is_none() {
+    let probe = Probe { delay: Duration::from_millis(30), ..Probe::new(3) };
+    let loader = Loader::new(probe, Augment::none(), 2);
+    let mut batches = loader.in_order().unwrap();
+    assert!(!batches.is_ready_within(Duration::ZERO));
+    assert!(batches.is_ready_within(Duration::from_secs(60)));
+    let before = batches.waited();
+    batches.next().unwrap().unwrap();
+    assert!(batches.waited() - before < Duration::from_millis(30));
+    assert_eq!(batches.next().unwrap().unwrap().len(), 1);
+    assert!(batches.is_ready_within(Duration::ZERO) && batches.next().is_none());
+    assert!(loader.workers(0).in_order().unwrap().is_ready_within(Duration::ZERO));
+}
+
+#[test]
 fn choices_are_the_examples_of_the_batches_and_read_nothing() {
     let probe = Probe::new(10);
     let reads = probe.reads.clone();

@@ -101,6 +101,23 @@ impl Batches {
         Choices::new(self.shared.clone(), self.next)
     }
 
+    /// Waits at most so long for the next batch to be made. True where [`next`](Iterator::next) need not wait any more: it is
+    /// made, there is none, or it is made in the caller's thread.
+    pub fn is_ready_within(&mut self, most: Duration) -> bool {
+        if self.workers == 0 || self.finished || self.shared.end.is_some_and(|end| self.next >= end) {
+            return true;
+        }
+        // Where the system refuses threads, `next` says so.
+        if self.threads.is_empty() && self.start().is_err() {
+            return true;
+        }
+        let slot = (self.next % self.shared.ahead) as usize;
+        let is_missing = |queue: &mut Queue| queue.slots[slot].is_none();
+        let queue = self.shared.made.wait_timeout_while(self.shared.lock(), most, is_missing);
+        let (queue, _) = queue.unwrap_or_else(PoisonError::into_inner);
+        queue.slots[slot].is_some()
+    }
+
     /// How long the consumer has waited for batches so far.
     pub fn waited(&self) -> Duration {
         self.waited

@@ -27,6 +27,9 @@ pub(crate) trait DeviceTask: DeviceProblem<Error = darts_cells::Error> + Send {
     fn steps(&self, epoch: usize) -> usize;
     /// Prepares for the batches of `epoch` from `step` on; `total` steps were done in the whole run.
     fn start(&mut self, device: &dyn Backend, epoch: usize, step: usize, total: u64) -> Result<()>;
+    /// Sends the data of the next step, if they are there in time, while the device is at this one. What goes wrong with them is
+    /// the next step's.
+    fn ahead(&mut self, _device: &dyn Backend) {}
     /// The learning rate of the weights for the batch that was sent last, of this epoch.
     fn learning_rate(&self, epoch: usize) -> f64;
     /// What a weight pass on `batch` saw that wrote `measure` beside its loss.

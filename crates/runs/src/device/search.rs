@@ -68,7 +68,9 @@ where
         let (train, valid) = self.task.next(device)?;
         let waited = begin.elapsed();
         let learning_rate = self.task.learning_rate(self.epoch);
-        let report = self.search.step(device, &self.task, &train, &valid, learning_rate).map_err(step_error)?;
+        self.search.launch(device, &self.task, &train, &valid, learning_rate).map_err(step_error)?;
+        self.task.ahead(device);
+        let report = self.search.report::<darts_cells::Error>(device).map_err(step_error)?;
         let seen = self.task.seen(&train, report.measure);
         Ok(StepOutcome {
             train_loss: seen.likelihood.unwrap_or(report.step.train_loss),

@@ -66,7 +66,9 @@ where
         let batch = self.task.next(device, self.at)?;
         let waited = begin.elapsed();
         let learning_rate = self.task.learning_rate(self.at.0);
-        let report = self.weights.step(device, &self.task, &batch, learning_rate)?;
+        self.weights.launch(device, &self.task, &batch, learning_rate)?;
+        self.task.ahead(device);
+        let report = self.weights.report(device)?;
         self.at.1 += 1;
         let seen = self.task.seen(&batch, report.measure);
         // The engine stops at what is not finite; the weights stay those of the last good step.

@@ -102,14 +102,14 @@ impl<B: Clone + PartialEq> DeviceWeights<B> {
         self.steps
     }
 
-    /// A step on `batch`; what is not finite is reported and not applied.
-    pub(crate) fn step<P: DeviceProblem<Batch = B, Error = darts_cells::Error>>(
+    /// Asks the device for a step on `batch` and does not wait for it.
+    pub(crate) fn launch<P: DeviceProblem<Batch = B, Error = darts_cells::Error>>(
         &mut self,
         device: &dyn Backend,
         problem: &P,
         batch: &B,
         learning_rate: f64,
-    ) -> Result<Report> {
+    ) -> Result<()> {
         let averages = self.averaging.as_ref().is_some_and(|averaging| averaging.trigger.has_gone_off());
         let known = self.recordings.iter().position(|(b, a, _)| (b, a) == (batch, &averages));
         let index = match known {
@@ -121,7 +121,11 @@ impl<B: Clone + PartialEq> DeviceWeights<B> {
             }
         };
         device.upload(self.number(5), &[learning_rate])?;
-        device.replay(&self.recordings[index].2)?;
+        Ok(device.replay(&self.recordings[index].2)?)
+    }
+
+    /// Waits for the step that was launched; what is not finite was not applied.
+    pub(crate) fn report(&mut self, device: &dyn Backend) -> Result<Report> {
         let mut numbers = [0.0; NUMBERS];
         device.download(self.numbers, &mut numbers)?;
         self.steps += 1;

@@ -40,7 +40,7 @@ impl Scorer {
         readers: usize,
     ) -> Result<Self> {
         let loader = Loader::new(images.clone(), Augment::none(), batch).tolerating(bad_images.clone());
-        let loader = loader.workers(readers);
+        let loader = loader.workers(readers).as_bytes();
         let feed = Feed::new(device, &loader, source)?;
         Ok(Self { images: images.clone(), loader, feed, results: device.allocate(2)?, recordings: Vec::new() })
     }
@@ -70,6 +70,7 @@ impl Scorer {
             };
             let (.., recording, logits) = &self.recordings[index];
             device.replay(recording)?;
+            self.feed.ahead(device);
             sum.add_all(&device.downloaded(*logits)?, classes, self.feed.labels());
             if watch.evaluating(what, sum.examples, self.images.len()) {
                 return Ok(None);

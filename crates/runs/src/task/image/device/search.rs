@@ -37,8 +37,8 @@ impl DeviceImageSearch {
         check_precision(options)?;
         let (mut subject, network) = Subject::open(config, options)?;
         let readers = options.readers();
-        subject.train = subject.train.workers(readers);
-        subject.valid = subject.valid.workers(readers);
+        subject.train = subject.train.workers(readers).as_bytes();
+        subject.valid = subject.valid.workers(readers).as_bytes();
         let batch = config.batch_size;
         let rests = [subject.train.dataset().len() % batch, subject.valid_images.len() % batch];
         let batches: Vec<usize> = [batch].into_iter().chain(rests.into_iter().filter(|&rest| rest > 0)).collect();
@@ -99,6 +99,11 @@ impl DeviceTask for DeviceImageSearch {
             self.valid.begin(valid.random_batches(*seed)?.skip(total));
         }
         Ok(())
+    }
+
+    fn ahead(&mut self, device: &dyn Backend) {
+        self.train.ahead(device);
+        self.valid.ahead(device);
     }
 
     fn learning_rate(&self, epoch: usize) -> f64 {

@@ -54,7 +54,7 @@ impl DeviceImageTraining {
         check_precision(options)?;
         let (mut subject, network) = Subject::open(config, options, dir)?;
         let readers = options.readers();
-        subject.train = subject.train.workers(readers);
+        subject.train = subject.train.workers(readers).as_bytes();
         let part = config.part_size();
         let sets = [Some(subject.train.dataset()), subject.held_out.as_ref(), Some(&subject.test)];
         let tolerated = if subject.in_memory { 0 } else { options.max_bad_images };
@@ -191,6 +191,10 @@ impl DeviceTask for DeviceImageTraining {
         let batches = self.subject.train.epoch(self.subject.config.seed, epoch as u64)?;
         self.train.begin(batches.skip(step as u64));
         Ok(())
+    }
+
+    fn ahead(&mut self, device: &dyn Backend) {
+        self.train.ahead(device);
     }
 
     fn learning_rate(&self, epoch: usize) -> f64 {
