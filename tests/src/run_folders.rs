@@ -215,7 +215,7 @@ impl RunFolder {
 
     fn summary(&self) -> Value {
         let mut summary = json!({"kind": if self.search { "search" } else { "train" }, "epochs": self.epochs, "steps": self.epochs * 391, "train_loss": 0.0512,
-                                 "wall_seconds": 431.7 * self.epochs as f64, "peak_memory_bytes": 2_684_354_560u64});
+                                 "wall_seconds": 431.7 * self.epochs as f64, "peak_memory_bytes": 2_684_354_560u64, "peak_device_bytes": 8_589_934_592u64});
         let split = if self.search || self.epochs < 150 { "valid" } else { "test" };
         if self.is_text() {
             summary["valid_perplexity"] = json!(self.final_figure * 1.04);

@@ -149,7 +149,12 @@ impl Progress for Terminal {
             let train = metrics.train_loss.exp();
             text += &format!(", perplexity {train:.2}, validation perplexity {perplexity:.2}");
         }
-        self.line(&format!("{text}, {:.0} s", metrics.seconds));
+        text += &format!(", {:.0} s", metrics.seconds);
+        // Less is no news.
+        if let Some(share) = metrics.waited_share().filter(|&share| share >= 0.01) {
+            text += &format!(", waiting for data {:.0} %", 100.0 * share);
+        }
+        self.line(&text);
     }
 
     fn message(&mut self, level: Level, text: &str) {

@@ -78,6 +78,9 @@ pub(crate) struct Position {
     pub(crate) seconds: f64,
     /// Largest resident memory of any process that worked on the run, bytes.
     pub(crate) peak_memory_bytes: u64,
+    /// Most bytes that such a process had allocated on a GPU.
+    #[serde(default)]
+    pub(crate) peak_device_bytes: Option<u64>,
     /// Σ loss · examples over the epoch under way.
     #[serde(with = "bits")]
     pub(crate) loss_sum: f64,

@@ -93,6 +93,10 @@ pub(crate) trait Learner: Send {
     fn state(&self) -> Result<State>;
     /// Takes up a state; the reason in words when it does not fit.
     fn restore(&mut self, state: State) -> std::result::Result<(), String>;
+    /// Bytes allocated on a GPU, where it computes on one.
+    fn device_bytes(&self) -> Option<u64> {
+        None
+    }
     /// What to leave behind after the last epoch; None when `watch` asked to stop. It changes no state.
     fn finish(&mut self, watch: &mut Watch<'_>) -> Result<Option<Finish>>;
 }
@@ -252,11 +256,11 @@ impl<L: Learner + ?Sized> Engine<'_, L> {
         if self.progress.should_stop() {
             return Ok(Some(StopReason::Requested));
         }
-        let per_second = self.position.examples as f64 / self.position.epoch_seconds;
+        let step_seconds = self.position.epoch_seconds;
         let Some(outcome) = self.learner.end_epoch(epoch, &mut Watch::new(self.progress))? else {
             return Ok(Some(StopReason::Requested));
         };
-        self.after_epoch(outcome, per_second)?;
+        self.after_epoch(outcome, step_seconds)?;
         Ok(None)
     }
 
@@ -311,7 +315,7 @@ impl<L: Learner + ?Sized> Engine<'_, L> {
         Ok(())
     }
 
-    fn after_epoch(&mut self, outcome: EpochOutcome, per_second: f64) -> Result<()> {
+    fn after_epoch(&mut self, outcome: EpochOutcome, step_seconds: f64) -> Result<()> {
         self.tick();
         let lr = self.position.learning_rate;
         self.check_finite("validation loss", outcome.valid_loss, lr)?;
@@ -319,7 +323,7 @@ impl<L: Learner + ?Sized> Engine<'_, L> {
         let examples = position.examples as f64;
         let genotype = self.learner.genotype()?;
         let is_language = outcome.valid_perplexity.is_some();
-        let per_second = Some(per_second).filter(|rate| rate.is_finite());
+        let per_second = Some(examples / step_seconds).filter(|rate| rate.is_finite());
         let metrics = EpochMetrics {
             epoch: position.epoch,
             train_loss: position.loss_sum / examples,
@@ -330,6 +334,7 @@ impl<L: Learner + ?Sized> Engine<'_, L> {
             lr,
             genotype: (self.kind == RunKind::Search).then(|| genotype.clone()),
             seconds: position.epoch_seconds,
+            step_seconds,
             waited_seconds: position.waited_seconds,
             images_per_second: per_second.filter(|_| !is_language),
             tokens_per_second: per_second.filter(|_| is_language),
@@ -349,6 +354,7 @@ impl<L: Learner + ?Sized> Engine<'_, L> {
             total: position.total,
             seconds: position.seconds,
             peak_memory_bytes: position.peak_memory_bytes,
+            peak_device_bytes: position.peak_device_bytes,
             ..Position::default()
         };
         self.save()?;
@@ -396,11 +402,19 @@ impl<L: Learner + ?Sized> Engine<'_, L> {
         seconds
     }
 
+    /// Takes in what memory this process has had.
+    fn note_peaks(&mut self) {
+        let Position { peak_memory_bytes: memory, peak_device_bytes: device, .. } = &mut self.position;
+        *memory = (*memory).max(peak_memory_bytes());
+        // None is less than any.
+        *device = (*device).max(self.learner.device_bytes());
+    }
+
     fn save(&mut self) -> Result<()> {
         for journal in [&self.metrics, &self.alphas, &self.events] {
             journal.sync()?;
         }
-        self.position.peak_memory_bytes = self.position.peak_memory_bytes.max(peak_memory_bytes());
+        self.note_peaks();
         let journals = [&self.metrics, &self.alphas, &self.events].map(|journal| (journal.name(), journal.len()));
         let checkpoint =
             Checkpoint { position: self.position.clone(), journals: journals.into(), state: self.learner.state()? };
@@ -445,11 +459,13 @@ impl<L: Learner + ?Sized> Engine<'_, L> {
         let genotype = self.learner.genotype()?;
         atomic::write(&self.folder.path(WEIGHTS), &finish.weights)?;
         let lines = read_metrics(self.folder.dir())?;
-        let last = lines.into_iter().rev().find_map(|line| match line {
-            Metric::Epoch(epoch) => Some(epoch),
-            Metric::Step(_) => None,
-        });
-        let last = last.ok_or_else(|| Error::bad_file(self.metrics.path(), "it has no epoch line"))?;
+        let epoch = |line| if let Metric::Epoch(epoch) = line { Some(epoch) } else { None };
+        let epochs: Vec<EpochMetrics> = lines.into_iter().filter_map(epoch).collect();
+        let last = epochs.last().ok_or_else(|| Error::bad_file(self.metrics.path(), "it has no epoch line"))?;
+        if let Some(text) = limit(&epochs, self.learner.device_bytes().is_some()) {
+            self.progress.message(Level::Info, &text);
+        }
+        self.note_peaks();
         let summary = Summary {
             kind: self.kind,
             genotype: genotype.clone(),
@@ -468,13 +484,34 @@ impl<L: Learner + ?Sized> Engine<'_, L> {
             parameters_with_auxiliary: finish.parameters_with_auxiliary,
             multiply_adds: finish.multiply_adds,
             wall_seconds: self.position.seconds,
-            peak_memory_bytes: self.position.peak_memory_bytes.max(peak_memory_bytes()),
+            peak_memory_bytes: self.position.peak_memory_bytes,
+            peak_device_bytes: self.position.peak_device_bytes,
         };
         self.show(&genotype)?;
         self.folder.write_json(SUMMARY, &summary)?;
         self.report();
         Ok(Some(summary))
     }
+}
+
+/// What a run's steps waited for: their data, or what computes. None where that is no news: a processor that seldom waits.
+fn limit(epochs: &[EpochMetrics], on_gpu: bool) -> Option<String> {
+    /// A share of waiting that more computing power would not take away.
+    const OFTEN: f64 = 0.05;
+    let sum = |of: fn(&EpochMetrics) -> f64| epochs.iter().map(of).sum::<f64>();
+    let share = sum(|epoch| epoch.waited_seconds) / sum(|epoch| epoch.step_seconds);
+    if !share.is_finite() || (share <= OFTEN && !on_gpu) {
+        return None;
+    }
+    let who = if on_gpu { "the GPU" } else { "the steps" };
+    let of_images = epochs.iter().all(|epoch| epoch.valid_perplexity.is_none());
+    let limit = match (share > OFTEN, of_images) {
+        (false, _) => "the GPU is the limit",
+        (true, true) => "reading and decoding them on the processor is the limit",
+        (true, false) => "preparing it on the processor is the limit",
+    };
+    let what = if of_images { "images" } else { "text" };
+    Some(format!("{who} waited for {what} {:.1} % of the time: {limit}", 100.0 * share))
 }
 
 fn append_line(journal: &mut Journal, value: &impl serde::Serialize) -> Result<()> {

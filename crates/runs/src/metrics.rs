@@ -77,7 +77,10 @@ pub struct EpochMetrics {
     pub genotype: Option<Genotype>,
     /// What the epoch took, its validation included.
     pub seconds: f64,
-    /// What of it the steps waited for their data.
+    /// What of it the steps took.
+    #[serde(default)]
+    pub step_seconds: f64,
+    /// What of that they waited for their data. On a GPU: while it had nothing to do.
     #[serde(default)]
     pub waited_seconds: f64,
     /// Training images a second, over the steps alone.
@@ -86,6 +89,13 @@ pub struct EpochMetrics {
     /// The same in tokens, for language models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
+}
+
+impl EpochMetrics {
+    /// The share of the steps' time that they waited for their data; None where no time is known.
+    pub fn waited_share(&self) -> Option<f64> {
+        (self.step_seconds > 0.0).then(|| self.waited_seconds / self.step_seconds)
+    }
 }
 
 /// `summary.json`: what a finished run found.
@@ -118,6 +128,9 @@ pub struct Summary {
     pub wall_seconds: f64,
     /// Largest resident memory of a process that worked on it.
     pub peak_memory_bytes: u64,
+    /// Most bytes that such a process had allocated on a GPU, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_device_bytes: Option<u64>,
 }
 
 /// Final results; what does not apply is absent.

@@ -146,6 +146,7 @@ mod tests {
             multiply_adds: 1,
             wall_seconds: 1.0,
             peak_memory_bytes: 1,
+            peak_device_bytes: None,
         };
         fs::write(run.join(SUMMARY), serde_json::to_vec(&summary).unwrap()).unwrap();
     }

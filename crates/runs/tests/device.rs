@@ -112,6 +112,7 @@ fn emulator_search_sees_what_it_sees_on_the_processor() {
             assert_close(&numbers(gpu.path()), &numbers(cpu.path()), 1e-4);
             assert_eq!((found.genotype, found.steps), (expected.genotype, expected.steps));
             assert_eq!(found.parameters, expected.parameters);
+            assert!(found.peak_device_bytes > Some(4 * found.parameters) && expected.peak_device_bytes.is_none());
             let record = RunRecord::read(gpu.path()).unwrap();
             assert_eq!((record.device.as_str(), record.hardware.gpu.as_deref()), ("cuda:0", Some("fake device")));
             assert_eq!(RunRecord::read(cpu.path()).unwrap().hardware.gpu, None);

@@ -12,6 +12,7 @@ fn sample(total: u64) -> Checkpoint {
             waited_seconds: 0.125,
             seconds: 1.5,
             peak_memory_bytes: 1 << 31,
+            peak_device_bytes: Some(1 << 33),
             loss_sum: 2.0f64.sqrt(),
             correct: 7,
             examples: 11,

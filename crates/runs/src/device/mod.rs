@@ -9,6 +9,7 @@ mod weights;
 
 use darts_bilevel::device::DeviceProblem;
 use darts_cells::genotype::Genotype;
+use darts_cuda::driver::Device;
 use darts_cuda::{Backend, View};
 use serde_json::Value;
 
@@ -17,9 +18,16 @@ use crate::error::Result;
 use crate::task::{Scores, Seen, Size};
 
 /// A device that a learner can be moved between threads with.
-pub(crate) trait Gpu: Backend + Send {}
+pub(crate) trait Gpu: Backend + Send {
+    /// Bytes that were allocated on it, all in all.
+    fn allocated_bytes(&self) -> u64;
+}
 
-impl<B: Backend + Send> Gpu for B {}
+impl Gpu for Device {
+    fn allocated_bytes(&self) -> u64 {
+        Device::allocated_bytes(self)
+    }
+}
 
 /// A task's part that searches and trainings on a device share: the twin of [`Task`](crate::task::Task).
 pub(crate) trait DeviceTask: DeviceProblem<Error = darts_cells::Error> + Send {

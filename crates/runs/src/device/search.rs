@@ -115,6 +115,10 @@ where
         Ok(())
     }
 
+    fn device_bytes(&self) -> Option<u64> {
+        Some(self.device.allocated_bytes())
+    }
+
     fn finish(&mut self, _watch: &mut Watch<'_>) -> Result<Option<Finish>> {
         let Size { parameters, parameters_with_auxiliary, multiply_adds } = self.task.size();
         let w = self.device.downloaded(self.search.weights())?;

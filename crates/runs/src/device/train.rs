@@ -110,6 +110,10 @@ where
         Ok(())
     }
 
+    fn device_bytes(&self) -> Option<u64> {
+        Some(self.device.allocated_bytes())
+    }
+
     fn finish(&mut self, watch: &mut Watch<'_>) -> Result<Option<Finish>> {
         let w = self.weights.evaluated(&*self.device)?;
         let Some(test) = self.task.test(&*self.device, w, watch)? else { return Ok(None) };

@@ -161,7 +161,9 @@ fn timeless(dir: &Path) -> Vec<Metric> {
     for line in &mut lines {
         match line {
             Metric::Step(step) => step.seconds = 0.0,
-            Metric::Epoch(epoch) => (epoch.seconds, epoch.images_per_second) = (0.0, None),
+            Metric::Epoch(epoch) => {
+                (epoch.seconds, epoch.step_seconds, epoch.images_per_second) = (0.0, 0.0, None);
+            }
         }
     }
     lines
@@ -271,4 +273,28 @@ fn a_journal_that_vanishes_in_mid_run_stops_it_with_what_was_saved_intact() {
     let error = run(dir.path(), &options(), Fault::default(), &mut progress).unwrap_err().to_string();
     assert!(error.contains("metrics.jsonl vanished") && !error.contains('\n'), "{error}");
     assert_eq!(checkpoint::list(&dir.path().join(CHECKPOINTS)).unwrap().len(), 2);
+}
+
+#[test]
+fn what_a_run_waited_for_is_said_where_it_is_news() {
+    let epoch = |waited_seconds, valid_perplexity| EpochMetrics {
+        step_seconds: 100.0,
+        waited_seconds,
+        valid_perplexity,
+        ..EpochMetrics::default()
+    };
+    let images = [epoch(50.0, None), epoch(20.0, None)];
+    assert_eq!(
+        limit(&images, true).unwrap(),
+        "the GPU waited for images 35.0 % of the time: reading and decoding them on the processor is the limit"
+    );
+    let quick = [epoch(0.2, None)];
+    assert_eq!(limit(&quick, true).unwrap(), "the GPU waited for images 0.2 % of the time: the GPU is the limit");
+    assert_eq!(limit(&quick, false), None);
+    assert_eq!(limit(&[EpochMetrics::default()], true), None);
+    let text = [epoch(10.0, Some(80.0))];
+    assert_eq!(
+        limit(&text, false).unwrap(),
+        "the steps waited for text 10.0 % of the time: preparing it on the processor is the limit"
+    );
 }

@@ -106,11 +106,12 @@ pub(super) fn source_tile(perplexity: f64) -> (&'static str, String, String) {
 
 /// Time and memory of some runs: times added up, the largest memory.
 pub(super) fn cost_tiles<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<(&'static str, String, String)> {
-    let (mut seconds, mut epochs, mut memory, mut hardware) = (0.0, 0, 0f64, String::new());
+    let (mut seconds, mut epochs, mut memory, mut on_gpu, mut hardware) = (0.0, 0, 0f64, 0f64, String::new());
     for record in records {
         seconds += record.seconds().unwrap_or(0.0);
         epochs += record.epochs.len();
         memory = memory.max(record.result("peak_memory_bytes").unwrap_or(0.0));
+        on_gpu = on_gpu.max(record.result("peak_device_bytes").unwrap_or(0.0));
         if hardware.is_empty() {
             let machine = &record.run["hardware"];
             hardware =
@@ -124,7 +125,8 @@ pub(super) fn cost_tiles<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<(
         tiles.push(("Time", format::duration(seconds), epochs + &machine));
     }
     if memory > 0.0 {
-        tiles.push(("Peak memory", format::bytes(memory), String::new()));
+        let beside = if on_gpu > 0.0 { format!("and {} on the GPU", format::bytes(on_gpu)) } else { String::new() };
+        tiles.push(("Peak memory", format::bytes(memory), beside));
     }
     tiles
 }
