@@ -107,8 +107,8 @@ pub enum Error {
     },
 }
 
-/// As people say it: 1.50 GB.
-fn bytes(bytes: usize) -> String {
+/// Bytes as people say them: 1.50 GB.
+pub fn bytes(bytes: usize) -> String {
     match bytes {
         0..1_000_000 => format!("{} kB", bytes.div_ceil(1000)),
         1_000_000..1_000_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),

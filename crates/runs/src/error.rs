@@ -185,6 +185,21 @@ pub enum Error {
         /// The settings to lower.
         remedy: &'static str,
     },
+    /// A run takes more of a GPU's memory than is free.
+    #[error(
+        "this needs {} of GPU memory, {} of {} are free: {remedy}",
+        darts_cuda::error::bytes(*needed), darts_cuda::error::bytes(*free), darts_cuda::error::bytes(*total)
+    )]
+    DeviceMemory {
+        /// Bytes that it takes.
+        needed: usize,
+        /// Bytes that are free.
+        free: usize,
+        /// Bytes of the device.
+        total: usize,
+        /// What to do.
+        remedy: String,
+    },
     /// A network could not be built or evaluated.
     #[error(transparent)]
     Cells(#[from] darts_cells::Error),

@@ -17,6 +17,8 @@ use darts_data::imagenet::{Centre, StoredImages};
 use darts_data::transform::{Draw, Transform};
 
 use crate::config::{DataConfig, RunKind, TrainConfig};
+#[cfg(feature = "cuda")]
+use crate::device::memory::{of_a_model, refuse_beyond_free};
 use crate::engine::Watch;
 use crate::error::{Error, Result};
 use crate::folder::{DataRecord, RECORD, RunRecord, WEIGHTS};
@@ -26,6 +28,7 @@ use crate::task::image::data::Images;
 #[cfg(feature = "cuda")]
 use crate::task::image::device::{
     check_precision,
+    feed::Feed,
     score::Scorer,
     train::{batches_of, discrete_pass, scores},
 };
@@ -228,6 +231,8 @@ pub fn evaluate(dir: &Path, split: Split, options: &RunOptions, progress: &mut d
             #[cfg(feature = "cuda")]
             Computer::Gpu(device) => {
                 let sizes = batches_of(set.len(), batch, options.max_bad_images);
+                let needed = DeviceConv::bytes(&model.network, &sizes) + Feed::bytes(&*set, batch, false);
+                refuse_beyond_free(&device, needed + 4 * model.theta.len() as u64, of_a_model)?;
                 let on_device = OnDevice::new(&*device, &model, &sizes, options)?;
                 let mut scorer = Scorer::new(&*device, &set, batch, None, &bad_images, options.readers())?;
                 let at = (on_device.theta, on_device.statistics);

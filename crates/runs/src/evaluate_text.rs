@@ -13,6 +13,8 @@ use darts_data::random::{Key, Purpose};
 use darts_data::text::Tokenizer;
 
 use crate::config::{TextTrainConfig, real, whole};
+#[cfg(feature = "cuda")]
+use crate::device::memory::{of_a_model, refuse_beyond_free};
 use crate::engine::Watch;
 use crate::error::{Error, Result};
 use crate::evaluate::{Split, finished_training, interrupted};
@@ -117,6 +119,8 @@ pub fn evaluate_text(
             }
             #[cfg(feature = "cuda")]
             Computer::Gpu(device) => {
+                let of_scorer = device::Scorer::bytes(&network, text.len(), columns, config.bptt);
+                refuse_beyond_free(&device, of_scorer + 4 * theta.len() as u64, of_a_model)?;
                 let (theta, precision) = (device.uploaded(&theta)?, options.precision);
                 let model = device::Model { theta, weights: View::none(), statistics: View::none(), precision };
                 let mut scorer = device::Scorer::new(&*device, &network, text, columns, config.bptt)?;

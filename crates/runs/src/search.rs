@@ -120,7 +120,7 @@ fn on_text(dir: PathBuf, config: &TextSearchConfig, options: RunOptions) -> Resu
     })
 }
 
-fn text_settings(config: &TextSearchConfig) -> bilevel::SearchConfig {
+pub(crate) fn text_settings(config: &TextSearchConfig) -> bilevel::SearchConfig {
     let second = SecondOrder { radius: config.radius, ..SecondOrder::clipped(config.grad_clip) };
     bilevel::SearchConfig {
         strategy: match config.order {
@@ -138,7 +138,7 @@ fn text_settings(config: &TextSearchConfig) -> bilevel::SearchConfig {
     }
 }
 
-fn image_settings(config: &SearchConfig) -> bilevel::SearchConfig {
+pub(crate) fn image_settings(config: &SearchConfig) -> bilevel::SearchConfig {
     bilevel::SearchConfig {
         strategy: match config.order {
             Order::First => Strategy::FirstOrder,

@@ -7,7 +7,7 @@ use super::{Context, Outcome};
 use crate::cuda_toolkit::nvcc;
 use crate::workspace::{cargo, output, root, target_dir};
 
-/// Clippy of darts-cuda and darts-runs with the feature `cuda`, and the tests that need it.
+/// Clippy of darts-cuda, darts-runs and darts-cli with the feature `cuda`, and the tests that need it.
 pub(super) fn kernels(_: &mut Context) -> Result<Outcome> {
     if let Err(missing) = nvcc::find(Some(root())) {
         return Ok(Outcome::Skipped(missing));
@@ -17,6 +17,8 @@ pub(super) fn kernels(_: &mut Context) -> Result<Outcome> {
         ("darts-cuda", &["test", "--tests"]),
         ("darts-runs", &["clippy", "--lib", "--test", "device"]),
         ("darts-runs", &["test", "--test", "device"]),
+        ("darts-cli", &["clippy", "--all-targets"]),
+        ("darts-cli", &["test", "--test", "device"]),
     ] {
         let mut command = cargo();
         command.args(&task[..1]).args(["-q", "--release", "--locked", "-p", package, "--features", "cuda"]);

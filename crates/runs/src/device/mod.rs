@@ -3,6 +3,7 @@
 //! files, and checkpoints from which either goes on. What they refuse is to compute on the host what depends on a weight, but for
 //! the scores of a validation.
 
+pub(crate) mod memory;
 pub(crate) mod search;
 pub(crate) mod train;
 mod weights;

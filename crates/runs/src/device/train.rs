@@ -40,6 +40,11 @@ impl<T: DeviceTrainTask> DeviceTrainer<T> {
         let weights = DeviceWeights::new(&*device, w, sgd, average, clip, precision)?;
         Ok(Self { task, weights, epochs, at: (0, 0), device })
     }
+
+    /// Bytes of device memory that so many weights take in training, but for a few numbers.
+    pub(crate) fn bytes(weights: usize, sgd: SgdConfig, averages: bool) -> u64 {
+        DeviceWeights::<T::Batch>::bytes(weights, sgd, averages)
+    }
 }
 
 impl<T> Learner for DeviceTrainer<T>

@@ -90,6 +90,12 @@ impl<B: Clone + PartialEq> DeviceWeights<B> {
         })
     }
 
+    /// Bytes of device memory that so many weights take, but for a few numbers.
+    pub(crate) fn bytes(weights: usize, sgd: SgdConfig, averages: bool) -> u64 {
+        let vectors = 2 + usize::from(sgd.momentum != 0.0) + usize::from(averages);
+        (4 * weights * vectors) as u64
+    }
+
     /// The weights that are evaluated and saved: the average, where there is one.
     pub(crate) fn evaluated(&self, device: &dyn Backend) -> Result<View> {
         let Some(Averaging { state, .. }) = &self.averaging else { return Ok(self.w) };

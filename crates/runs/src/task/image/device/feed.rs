@@ -136,6 +136,14 @@ impl Feed {
         Ok(Self { dataset, images, labels, origin, sent: Vec::new() })
     }
 
+    /// Bytes of device memory that a feed of `loader`'s batches takes, but for a few numbers, and a source of all of its images
+    /// with it where `there`.
+    pub(crate) fn bytes(images: &dyn Dataset, batch: usize, there: bool) -> u64 {
+        let image = images.image_size().len();
+        let of_bytes = if there { images.len() } else { 2 * batch };
+        (image * (of_bytes + 4 * batch)) as u64
+    }
+
     /// Goes on with these batches.
     pub(crate) fn begin(&mut self, batches: Batches) {
         match &mut self.origin {

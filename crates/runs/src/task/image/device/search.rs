@@ -2,21 +2,25 @@
 
 use std::sync::Arc;
 
-use darts_bilevel::device::{DeviceProblem, Evaluation};
+use darts_bilevel::device::{DeviceProblem, DeviceSearch, Evaluation};
+use darts_cells::conv::DeviceConv;
 use darts_cells::genotype::Genotype;
+use darts_cuda::driver::Device;
 use darts_cuda::{Backend, Memory, Program, View};
-use darts_data::{BadImages, Loader};
+use darts_data::{BadImages, Dataset, Loader};
 use serde_json::Value;
 
 use super::check_precision;
 use super::feed::{DeviceBatch, Feed, send};
 use super::score::Scorer;
-use crate::config::SearchConfig;
+use crate::config::{Order, SearchConfig};
+use crate::device::memory::refuse_beyond_free;
 use crate::device::{DeviceSearchTask, DeviceTask};
 use crate::engine::Watch;
 use crate::error::{Error, Result};
 use crate::folder::DataRecord;
 use crate::options::RunOptions;
+use crate::search::image_settings;
 use crate::supernet::device::DeviceSupernet;
 use crate::task::image::search::{STATISTICS, Subject};
 use crate::task::image::size;
@@ -33,7 +37,7 @@ pub(crate) struct DeviceImageSearch {
 
 impl DeviceImageSearch {
     /// Finds the data, builds the network, and brings both to the device. Initial w and α come from [`initial`](Self::initial).
-    pub(crate) fn open(config: &SearchConfig, options: &RunOptions, device: &dyn Backend) -> Result<Self> {
+    pub(crate) fn open(config: &SearchConfig, options: &RunOptions, device: &Device) -> Result<Self> {
         check_precision(options)?;
         let (mut subject, network) = Subject::open(config, options)?;
         let readers = options.readers();
@@ -42,6 +46,17 @@ impl DeviceImageSearch {
         let batch = config.batch_size;
         let rests = [subject.train.dataset().len() % batch, subject.valid_images.len() % batch];
         let batches: Vec<usize> = [batch].into_iter().chain(rests.into_iter().filter(|&rest| rest > 0)).collect();
+        let of_network = DeviceConv::bytes(&network, &batches);
+        let (weights, alphas) = (network.parameters().len(), network.operation_weights());
+        let of_search = DeviceSearch::<DeviceBatch>::bytes(weights, alphas, &image_settings(config));
+        let of_feed = |set: &Arc<dyn Dataset>, there| Feed::bytes(&**set, batch, there);
+        let of_images = of_feed(subject.train.dataset(), subject.in_memory)
+            + of_feed(&subject.valid_images, subject.in_memory)
+            + of_feed(&subject.valid_images, false);
+        refuse_beyond_free(device, of_network + of_search + of_images, || {
+            let first = if config.order == Order::Second { ", or search with --order first" } else { "" };
+            format!("lower --batch-size ({batch}), --init-channels or --layers{first}")
+        })?;
         let statistics = network.initialize(subject.seed).1;
         let problem = DeviceSupernet::new(device, network, subject.space.operations(), &batches, &statistics)?;
         let source = |loader: &Loader| subject.in_memory.then(|| send(device, &**loader.dataset())).transpose();

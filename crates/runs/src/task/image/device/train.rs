@@ -6,8 +6,10 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use darts_bilevel::device::{DeviceProblem, Evaluation};
+use darts_bilevel::optimizer::SgdConfig;
 use darts_cells::conv::{ConvNetwork, DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceStatistics, LossConfig};
 use darts_cells::genotype::Genotype;
+use darts_cuda::driver::Device;
 use darts_cuda::{Backend, Memory, Program, View, vector};
 use darts_data::Dataset;
 
@@ -15,6 +17,8 @@ use super::check_precision;
 use super::feed::{DeviceBatch, Feed, send};
 use super::score::Scorer;
 use crate::config::TrainConfig;
+use crate::device::memory::refuse_beyond_free;
+use crate::device::train::DeviceTrainer;
 use crate::device::{DeviceTask, DeviceTrainTask};
 use crate::engine::Watch;
 use crate::error::{Error, Result};
@@ -50,7 +54,7 @@ pub(crate) struct MaskedBatch {
 impl DeviceImageTraining {
     /// Finds the data, builds the network, and brings both to the device. Initial w comes from [`initial`](Self::initial).
     /// Unreadable images are listed in the folder `dir`.
-    pub(crate) fn open(config: &TrainConfig, options: &RunOptions, dir: PathBuf, device: &dyn Backend) -> Result<Self> {
+    pub(crate) fn open(config: &TrainConfig, options: &RunOptions, dir: PathBuf, device: &Device) -> Result<Self> {
         check_precision(options)?;
         let (mut subject, network) = Subject::open(config, options, dir)?;
         let readers = options.readers();
@@ -69,6 +73,20 @@ impl DeviceImageTraining {
         }
         let sizes: Vec<usize> = sizes.into_iter().collect();
         let weights = network.parameters().len();
+        let of_masks = 4 * network.droppable().len() * config.batch_size;
+        let of_part = if config.accumulate > 1 { 4 * weights } else { 0 };
+        let sgd = SgdConfig { momentum: config.momentum, weight_decay: config.weight_decay };
+        // Scores are taken of the images that are held out, or else of the test images in the end.
+        let scored = subject.held_out.as_ref().unwrap_or(&subject.test);
+        let needed = DeviceConv::bytes(&network, &sizes)
+            + DeviceTrainer::<Self>::bytes(weights, sgd, false)
+            + (of_masks + of_part) as u64
+            + Feed::bytes(&**subject.train.dataset(), config.batch_size, subject.in_memory)
+            + Feed::bytes(&**scored, part, subject.in_memory);
+        refuse_beyond_free(device, needed, || {
+            let batch = config.batch_size;
+            format!("lower --batch-size ({batch}), --init-channels or --layers, or cut batches with --accumulate")
+        })?;
         let statistics = network.initialize(config.seed).1;
         let source = |set: &dyn Dataset| subject.in_memory.then(|| send(device, set)).transpose();
         let train = Feed::new(device, &subject.train, source(&**subject.train.dataset())?)?;

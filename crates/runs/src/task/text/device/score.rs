@@ -59,6 +59,13 @@ impl Scorer {
         })
     }
 
+    /// Bytes of device memory that a scorer of `tokens` takes, but for a few numbers.
+    pub(crate) fn bytes(network: &RecurrentNetwork, tokens: usize, columns: usize, steps: usize) -> u64 {
+        let columns = columns.min(tokens / 2).max(1);
+        let steps = steps.min((tokens / columns).saturating_sub(1)).max(1);
+        DeviceRecurrent::bytes(network, columns, steps, Mode::Inference)
+    }
+
     /// Scores, which `watch` is told of as `what`; None when it asked to stop.
     pub(crate) fn scores(
         &mut self,

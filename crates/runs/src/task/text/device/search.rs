@@ -1,19 +1,22 @@
 //! The search for a recurrent cell on a device: the twin of [`TextSearch`](crate::task::text::search::TextSearch).
 
-use darts_bilevel::device::{DeviceProblem, Evaluation};
+use darts_bilevel::device::{DeviceProblem, DeviceSearch, Evaluation};
 use darts_cells::genotype::Genotype;
-use darts_cells::recurrent::DeviceSequence;
+use darts_cells::recurrent::{DeviceRecurrent, DeviceSequence, Mode};
+use darts_cuda::driver::Device;
 use darts_cuda::{Backend, Memory, Precision, Program, View};
 use serde_json::Value;
 
 use super::score::{Model, Scorer};
 use super::{clear, send};
-use crate::config::TextSearchConfig;
+use crate::config::{Order, TextSearchConfig};
+use crate::device::memory::refuse_beyond_free;
 use crate::device::{DeviceSearchTask, DeviceTask};
 use crate::engine::Watch;
 use crate::error::Result;
 use crate::language::LanguageConfig;
 use crate::language::device::DeviceLanguage;
+use crate::search::text_settings;
 use crate::task::text::data::Text;
 use crate::task::text::score::VALID_COLUMNS;
 use crate::task::text::search::{HIDDEN_TRAIN, HIDDEN_VALID, STATISTICS, Subject};
@@ -34,13 +37,16 @@ pub(crate) struct DeviceTextSearch {
 
 impl DeviceTextSearch {
     /// Builds the network for a text on the device. Initial w and α come from [`initial`](Self::initial).
-    pub(crate) fn new(
-        config: &TextSearchConfig,
-        text: Text,
-        device: &dyn Backend,
-        precision: Precision,
-    ) -> Result<Self> {
+    pub(crate) fn new(config: &TextSearchConfig, text: Text, device: &Device, precision: Precision) -> Result<Self> {
         let (subject, network, steps) = Subject::new(config, text)?;
+        let (weights, alphas) = (network.parameters().len(), network.operation_weights());
+        let needed = DeviceRecurrent::bytes(&network, config.batch_size, steps, Mode::Training)
+            + DeviceSearch::<DeviceSequence>::bytes(weights, alphas, &text_settings(config))
+            + Scorer::bytes(&network, subject.valid_text.len(), VALID_COLUMNS, config.bptt);
+        refuse_beyond_free(device, needed, || {
+            let first = if config.order == Order::Second { ", or search with --order first" } else { "" };
+            format!("lower --batch-size ({}), --bptt ({}) or --units{first}", config.batch_size, config.bptt)
+        })?;
         let statistics = network.initialize(config.seed).1;
         let validation = Scorer::new(device, &network, &subject.valid_text, VALID_COLUMNS, config.bptt)?;
         let sizes = LanguageConfig { batch: config.batch_size, steps, temporal: config.temporal_regularization };

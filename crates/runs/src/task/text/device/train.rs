@@ -1,13 +1,17 @@
 //! The training of a discrete recurrent cell on a device: the twin of [`TextTraining`](crate::task::text::train::TextTraining).
 
 use darts_bilevel::device::{DeviceProblem, Evaluation};
+use darts_bilevel::optimizer::SgdConfig;
 use darts_cells::genotype::Genotype;
 use darts_cells::recurrent::{DeviceGradients, DevicePass, DeviceRecurrent, DeviceSequence, DeviceStatistics, Mode};
+use darts_cuda::driver::Device;
 use darts_cuda::{Backend, Memory, Precision, Program, View};
 
 use super::score::{Model, Scorer};
 use super::{clear, send};
 use crate::config::TextTrainConfig;
+use crate::device::memory::refuse_beyond_free;
+use crate::device::train::DeviceTrainer;
 use crate::device::{DeviceTask, DeviceTrainTask};
 use crate::engine::Watch;
 use crate::error::Result;
@@ -31,13 +35,17 @@ pub(crate) struct DeviceTextTraining {
 
 impl DeviceTextTraining {
     /// Builds the network for a text on the device. Initial w comes from [`initial`](Self::initial).
-    pub(crate) fn new(
-        config: &TextTrainConfig,
-        text: Text,
-        device: &dyn Backend,
-        precision: Precision,
-    ) -> Result<Self> {
+    pub(crate) fn new(config: &TextTrainConfig, text: Text, device: &Device, precision: Precision) -> Result<Self> {
         let (subject, network, steps) = Subject::new(config, text)?;
+        let sgd = SgdConfig { momentum: 0.0, weight_decay: config.weight_decay };
+        let of_test = if config.test { subject.test.len() } else { 0 };
+        let needed = DeviceRecurrent::bytes(&network, config.batch_size, steps, Mode::Training)
+            + DeviceTrainer::<Self>::bytes(network.parameters().len(), sgd, true)
+            + Scorer::bytes(&network, subject.valid.len(), VALID_COLUMNS, config.bptt)
+            + Scorer::bytes(&network, of_test, TEST_COLUMNS, config.bptt);
+        refuse_beyond_free(device, needed, || {
+            format!("lower --batch-size ({}), --bptt ({}) or --units", config.batch_size, config.bptt)
+        })?;
         let validation = Scorer::new(device, &network, &subject.valid, VALID_COLUMNS, config.bptt)?;
         let network = DeviceRecurrent::new(device, network, config.batch_size, steps, Mode::Training)?;
         Ok(Self {
