@@ -11,6 +11,7 @@ use std::process::Command;
 
 use darts_cells::genotype::named;
 use darts_cuda_emulator::fake_driver;
+use darts_data::imagenet::synthetic;
 use darts_runs::config::Dropout;
 use darts_runs::{
     DataConfig, Device, Metric, Order, Outcome, Precision, Results, RunOptions, RunRecord, SearchConfig, SearchRun,
@@ -185,6 +186,30 @@ fn emulator_runs_on_a_folder_of_images_read_them_as_on_the_processor() {
         assert_close(&numbers(gpu.path()), &numbers(cpu.path()), 1e-4);
         let (cpu, gpu) = (tempdir(), tempdir());
         let config = TrainConfig { data: FOLDER, batch_size: 7, held_out: 0.0, epochs: 2, ..train_config() };
+        let expected = finished(train(cpu.path(), config.clone(), options(Device::Cpu)));
+        let found = finished(train(gpu.path(), config, options(Device::Cuda(0))));
+        assert_close(&numbers(gpu.path()), &numbers(cpu.path()), 1e-3);
+        assert_close(&tested(&found.results), &tested(&expected.results), 1e-3);
+    });
+}
+
+#[test]
+fn emulator_training_on_imagenet_reads_and_colours_as_on_the_processor() {
+    with_fake_driver("emulator_training_on_imagenet_reads_and_colours_as_on_the_processor", || {
+        let data = tempdir();
+        let archives = synthetic::Config { classes: 3, train_per_class: 5, val_per_class: 2, side: 40, seed: 3 };
+        synthetic::write(data.path(), &archives).unwrap();
+        let config = TrainConfig {
+            data: DataConfig::ImageNet { image_size: 32, resize: 36, least_area: 0.3, colour_jitter: true },
+            batch_size: 8,
+            init_channels: 4,
+            layers: 3,
+            epochs: 1,
+            auxiliary: false,
+            ..TrainConfig::imagenet_quick(named::conv("DARTS_V2").unwrap())
+        };
+        let options = |device| RunOptions { data_dir: Some(data.path().into()), ..on(device) };
+        let (cpu, gpu) = (tempdir(), tempdir());
         let expected = finished(train(cpu.path(), config.clone(), options(Device::Cpu)));
         let found = finished(train(gpu.path(), config, options(Device::Cuda(0))));
         assert_close(&numbers(gpu.path()), &numbers(cpu.path()), 1e-3);

@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 
-use darts_cuda::augment::{self, Example, Source};
+use darts_cuda::augment::{self, Colours, Example, Source};
 use darts_cuda::{Backend, Memory, Program, View};
 use darts_cuda_emulator::in_all_orders;
-use darts_data::transform::{Crop, Draw, Transform};
-use darts_data::{Augment, Batches, Dataset, ImageSize, Loader, SyntheticConfig, SyntheticImages};
+use darts_data::random::{Key, Purpose};
+use darts_data::transform::{Adjustment, Crop, Draw, Transform};
+use darts_data::{Augment, Batches, ColourJitter, Dataset, ImageSize, Loader, SyntheticConfig, SyntheticImages};
 
 /// Sides that no block of threads divides, and more padding than a crop of them can show.
 const SIZE: ImageSize = ImageSize { height: 19, width: 14 };
@@ -24,8 +25,27 @@ fn example(index: usize, draw: &Draw) -> Example {
     }
 }
 
-/// What the device makes of images and examples, with the labels.
-fn made(images: &dyn Dataset, (pixels, labels): (&[u8], &[u32]), examples: &[Example]) -> (Vec<f32>, Vec<u32>) {
+/// What is done to an image's colours.
+fn colours_of(draw: &Draw) -> Colours {
+    let mut colours = Colours::default();
+    for (place, adjustment) in draw.adjustments.iter().flatten().enumerate() {
+        (colours.kinds[place], colours.amounts[place]) = match *adjustment {
+            Adjustment::Brightness(factor) => (Colours::BRIGHTNESS, factor),
+            Adjustment::Contrast(factor) => (Colours::CONTRAST, factor),
+            Adjustment::Saturation(factor) => (Colours::SATURATION, factor),
+            Adjustment::Hue(turn) => (Colours::HUE, 6.0 * turn.rem_euclid(1.0)),
+        };
+    }
+    colours
+}
+
+/// What the device makes of images and examples, with the labels, after it has changed colours.
+fn made(
+    images: &dyn Dataset,
+    (pixels, labels): (&[u8], &[u32]),
+    examples: &[Example],
+    colours: &[Colours],
+) -> (Vec<f32>, Vec<u32>) {
     let table = Transform::new(SIZE, &images.normalization()).table().concat();
     in_all_orders(|device| {
         let source = Source {
@@ -38,6 +58,9 @@ fn made(images: &dyn Dataset, (pixels, labels): (&[u8], &[u32]), examples: &[Exa
         let out: View = device.allocate(examples.len() * SIZE.len()).unwrap();
         let out_labels = device.allocate(examples.len()).unwrap();
         let mut program = Program::default();
+        if !colours.is_empty() {
+            augment::colour(&mut program, source.pixels, device.uploaded(colours).unwrap());
+        }
         augment::augment(&mut program, source, device.uploaded(examples).unwrap(), out, out_labels);
         device.run(&program).unwrap();
         (device.downloaded(out).unwrap(), device.downloaded(out_labels).unwrap())
@@ -76,7 +99,7 @@ fn emulator_augmentation_matches_the_loader() {
         for (expected, choices) in expected.zip(choices) {
             let expected = expected.unwrap();
             let examples: Vec<Example> = choices.iter().map(|choice| example(choice.index, &choice.draw)).collect();
-            assert_same(&made(&*images, (&pixels, &labels), &examples), &expected);
+            assert_same(&made(&*images, (&pixels, &labels), &examples, &[]), &expected);
             met += 1;
         }
         assert!(met >= 2);
@@ -93,9 +116,37 @@ fn emulator_batches_of_bytes_match_the_loader() {
         for (batch, expected) in batches.zip(loader.epoch(3, 1).unwrap()) {
             let (batch, expected) = (batch.unwrap(), expected.unwrap());
             let examples: Vec<Example> = batch.draws().iter().enumerate().map(|(n, draw)| example(n, draw)).collect();
-            assert_same(&made(&*images, (batch.pixels(), batch.labels()), &examples), &expected);
+            let colours: Vec<Colours> = batch.draws().iter().map(colours_of).collect();
+            let found = made(&*images, (batch.pixels(), batch.labels()), &examples, &colours);
+            assert_same(&found, &expected);
         }
     }
+}
+
+#[test]
+fn emulator_colours_match_the_processors_whatever_their_order() {
+    let mut random = Key::new(1, Purpose::new("colours")).generator();
+    let mut before = vec![0; 40 * SIZE.len()];
+    random.fill_bytes(&mut before);
+    // Grays, black and white among them: no hue, and no chroma to divide by.
+    before[..SIZE.len()].iter_mut().enumerate().for_each(|(i, byte)| *byte = (i / 3 % 256) as u8);
+    before[SIZE.len()..2 * SIZE.len()].fill(255);
+    let draws: Vec<Draw> = (0..40)
+        .map(|_| Draw { adjustments: Some(ColourJitter::IMAGENET.draw(&mut random)), ..Draw::default() })
+        .collect();
+    let mut expected = before.clone();
+    for (pixels, draw) in expected.chunks_exact_mut(SIZE.len()).zip(&draws) {
+        draw.adjustments.iter().flatten().for_each(|adjustment| adjustment.apply(pixels));
+    }
+    let colours: Vec<Colours> = draws.iter().map(colours_of).collect();
+    let found = in_all_orders(|device| {
+        let pixels = device.uploaded(&before).unwrap();
+        let mut program = Program::default();
+        augment::colour(&mut program, pixels, device.uploaded(&colours).unwrap());
+        device.run(&program).unwrap();
+        device.downloaded(pixels).unwrap()
+    });
+    assert!(found == expected);
 }
 
 #[test]

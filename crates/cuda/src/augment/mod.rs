@@ -6,9 +6,10 @@ use crate::program::{Kernel, Program, blocks};
 use crate::view::View;
 
 static AUGMENT: Kernel = Kernel::new("augment_images", 256);
+static COLOUR: Kernel = Kernel::new("augment_colour", 512);
 
 /// The kernels of this module.
-pub const KERNELS: &[&Kernel] = &[&AUGMENT];
+pub const KERNELS: &[&Kernel] = &[&AUGMENT, &COLOUR];
 
 /// Channels of an image: red, green, blue.
 const CHANNELS: usize = 3;
@@ -29,6 +30,22 @@ args! {
         pub cutout: [u32; 4],
     }
 
+    /// How the colours of an image are changed: up to four changes in their order, each rounded to bytes.
+    #[derive(Default, PartialEq)]
+    pub struct Colours: 32 {
+        /// What each is: [`Colours::BRIGHTNESS`] and its siblings, 0 for none. The contrast at most once.
+        pub kinds: [u32; 4],
+        /// By how much: a factor, or sixths of the circle from 0 up to 6 that the hue is turned by.
+        pub amounts: [f32; 4],
+    }
+
+    struct ColourArgs: 24 {
+        pixels: u64,
+        colours: u64,
+        image_pixels: u32,
+        pad: u32,
+    }
+
     struct AugmentArgs: 56 {
         pixels: u64,
         labels: u64,
@@ -39,6 +56,17 @@ args! {
         height: u32,
         width: u32,
     }
+}
+
+impl Colours {
+    /// factor·v.
+    pub const BRIGHTNESS: u32 = 1;
+    /// m + factor·(v − m), with m the rounded mean of the gray image as it is by then.
+    pub const CONTRAST: u32 = 2;
+    /// g + factor·(v − g), with g the pixel's gray.
+    pub const SATURATION: u32 = 3;
+    /// The hue turned.
+    pub const HUE: u32 = 4;
 }
 
 /// A set of labelled images in device memory.
@@ -81,4 +109,22 @@ pub fn augment(program: &mut Program, source: Source, examples: View<Example>, i
         width: width as u32,
     };
     program.push(&AUGMENT, [blocks(height * width, AUGMENT.threads), batch as u32, 1], 0, &args);
+}
+
+/// Changes the colours of images in place.
+///
+/// # Shapes
+/// `pixels` (changed): `[N, H, W, 3]`. `colours`: `[N]`.
+///
+/// # Panics
+/// If a length does not fit, or an image has more than 2²⁴ pixels.
+#[track_caller]
+pub fn colour(program: &mut Program, pixels: View<u8>, colours: View<Colours>) {
+    let image_pixels = pixels.len / CHANNELS / colours.len.max(1);
+    assert_eq!(pixels.len, colours.len * image_pixels * CHANNELS, "colour: bytes of {} images", colours.len);
+    // Their grays are summed in 32 bits.
+    assert!(image_pixels <= 1 << 24, "colour: images of {image_pixels} pixels");
+    let args =
+        ColourArgs { pixels: pixels.address, colours: colours.address, image_pixels: image_pixels as u32, pad: 0 };
+    program.push(&COLOUR, [colours.len as u32, 1, 1], COLOUR.threads / 32 * 4, &args);
 }

@@ -59,12 +59,12 @@ impl Batch {
         &self.buffers.images
     }
 
-    /// Images as bytes, `[N, H, W, 3]`, coloured as they were drawn to be; none in a batch of floats.
+    /// Images as bytes, `[N, H, W, 3]`; none in a batch of floats.
     pub fn pixels(&self) -> &[u8] {
         &self.buffers.pixels
     }
 
-    /// What is still to be done to each image, `[N]`: shift, mirror, cutout ([`Transform::apply`](crate::transform::Transform::apply)); none
+    /// What is still to be done to each image, `[N]`: colours, shift, mirror, cutout ([`Transform::apply`](crate::transform::Transform::apply)); none
     /// in a batch of floats.
     pub fn draws(&self) -> &[Draw] {
         &self.buffers.draws

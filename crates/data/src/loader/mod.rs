@@ -242,15 +242,18 @@ impl Source {
             let drawn = match place {
                 Place::Floats(image) => {
                     scratch.pixels.resize(size.len(), 0);
-                    let drawn = self.coloured(index, &augment, &mut random, &mut scratch.pixels)?;
+                    let drawn = self.drawn(index, &augment, &mut random, &mut scratch.pixels)?;
                     if let Some(draw) = &drawn {
+                        for adjustment in draw.adjustments.iter().flatten() {
+                            adjustment.apply(&mut scratch.pixels);
+                        }
                         self.transform.apply(&scratch.pixels, draw, image);
                     }
                     drawn.is_some()
                 }
                 Place::Bytes(pixels, rest) => {
-                    let drawn = self.coloured(index, &augment, &mut random, pixels)?;
-                    drawn.map(|draw| *rest = Draw { adjustments: None, ..draw }).is_some()
+                    let drawn = self.drawn(index, &augment, &mut random, pixels)?;
+                    drawn.map(|draw| *rest = draw).is_some()
                 }
             };
             if !drawn {
@@ -268,8 +271,8 @@ impl Source {
         Ok(Some(batch))
     }
 
-    /// Reads an example and changes its colours; what is drawn for it, None where it is unreadable and left out.
-    fn coloured(
+    /// Reads an example; what is drawn for it, None where it is unreadable and left out.
+    fn drawn(
         &self,
         index: usize,
         augment: &Augment,
@@ -279,11 +282,7 @@ impl Source {
         if !self.read(index, augment, random, pixels)? {
             return Ok(None);
         }
-        let draw = augment.draw(self.dataset.image_size(), random);
-        for adjustment in draw.adjustments.iter().flatten() {
-            adjustment.apply(pixels);
-        }
-        Ok(Some(draw))
+        Ok(Some(augment.draw(self.dataset.image_size(), random)))
     }
 
     /// Reads an example, or the part of it that the augmentation draws; false where it is unreadable and left out.

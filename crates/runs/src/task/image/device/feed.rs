@@ -1,14 +1,15 @@
 //! Batches of images on a device. Where the images are small and lie in memory, all of their bytes are sent once, and of a batch
 //! only which examples it holds and what was drawn for each. Others are read by the loader's threads, and the bytes of a batch are
-//! sent while the device is at the one before. In either case the device makes the floats, and they are those of the processor.
+//! sent while the device is at the one before. In either case the device makes the floats, colours and all, and they are those of the
+//! processor.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use darts_cuda::augment::{self, Example, Source};
+use darts_cuda::augment::{self, Colours, Example, Source};
 use darts_cuda::{Backend, Memory, Program, View};
 use darts_data::loader::Batches;
-use darts_data::transform::{Draw, Transform};
+use darts_data::transform::{Adjustment, Draw, Transform};
 use darts_data::{Choices, Dataset, ImageSize, Loader};
 
 use crate::error::Result;
@@ -27,6 +28,8 @@ pub(crate) struct DeviceBatch {
     /// Classes `[N]`.
     pub(crate) labels: View<u32>,
     made_of: (Source, View<Example>),
+    /// What is done to the colours of the bytes first, where something is.
+    colours: Option<View<Colours>>,
 }
 
 impl DeviceBatch {
@@ -43,6 +46,9 @@ impl DeviceBatch {
     /// Appends what makes the images and their classes.
     pub(crate) fn make(&self, program: &mut Program) {
         let (source, examples) = self.made_of;
+        if let Some(colours) = self.colours {
+            augment::colour(program, source.pixels, colours);
+        }
         augment::augment(program, source, examples, self.images, self.labels);
     }
 }
@@ -105,6 +111,8 @@ struct Place {
     pixels: View<u8>,
     labels: View<u32>,
     examples: View<Example>,
+    /// Where colours are changed.
+    colours: Option<View<Colours>>,
 }
 
 impl Feed {
@@ -121,6 +129,7 @@ impl Feed {
                         pixels: device.allocate(batch * size.len())?,
                         labels: device.allocate(batch)?,
                         examples: device.allocate(batch)?,
+                        colours: loader.augment().jitter.map(|_| device.allocate(batch)).transpose()?,
                     })
                 };
                 Origin::Sent(Box::new(Sending {
@@ -170,7 +179,7 @@ impl Feed {
 
     /// Sends the next batch, unless it was sent ahead; None after the last.
     pub(crate) fn next(&mut self, device: &dyn Backend) -> Result<Option<DeviceBatch>> {
-        let (len, made_of) = match &mut self.origin {
+        let (len, made_of, colours) = match &mut self.origin {
             Origin::There { source, examples, stream } => {
                 let Some(choices) = stream.as_mut().and_then(Iterator::next) else { return Ok(None) };
                 let of_batch: Vec<Example> = choices.iter().map(|choice| example(choice.index, &choice.draw)).collect();
@@ -178,7 +187,7 @@ impl Feed {
                 device.upload(view, &of_batch)?;
                 self.sent.clear();
                 self.sent.extend(choices.iter().map(|choice| self.dataset.label(choice.index)));
-                (of_batch.len(), (*source, view))
+                (of_batch.len(), (*source, view), None)
             }
             Origin::Sent(sending) => {
                 let sent = match sending.ahead.take() {
@@ -188,11 +197,13 @@ impl Feed {
                 let Some(labels) = sent else { return Ok(None) };
                 sending.last = 1 - sending.last;
                 self.sent = labels;
-                (self.sent.len(), sending.batch(self.sent.len(), &*self.dataset))
+                let len = self.sent.len();
+                let colours = sending.places[sending.last].colours.map(|colours| colours.slice(0..len));
+                (len, sending.batch(len, &*self.dataset), colours)
             }
         };
         let images = self.images.slice(0..len * self.dataset.image_size().len());
-        Ok(Some(DeviceBatch { images, labels: self.labels.slice(0..len), made_of }))
+        Ok(Some(DeviceBatch { images, labels: self.labels.slice(0..len), made_of, colours }))
     }
 
     /// Sends the next batch while the device is at the last one, which was launched before: as soon as it is read, unless the
@@ -219,11 +230,15 @@ impl Sending {
     fn send(&mut self, device: &dyn Backend) -> Result<Option<Vec<u32>>> {
         let Some(batch) = self.stream.as_mut().and_then(Iterator::next) else { return Ok(None) };
         let batch = batch?;
-        let Place { pixels, labels, examples } = &self.places[1 - self.last];
+        let Place { pixels, labels, examples, colours } = &self.places[1 - self.last];
         let of_batch: Vec<Example> = batch.draws().iter().enumerate().map(|(n, draw)| example(n, draw)).collect();
         device.upload_ahead(pixels.slice(0..batch.pixels().len()), batch.pixels())?;
         device.upload_ahead(labels.slice(0..batch.len()), batch.labels())?;
         device.upload_ahead(examples.slice(0..batch.len()), &of_batch)?;
+        if let Some(place) = colours {
+            let colours: Vec<Colours> = batch.draws().iter().map(colours_of).collect();
+            device.upload_ahead(place.slice(0..batch.len()), &colours)?;
+        }
         Ok(Some(batch.labels().to_vec()))
     }
 
@@ -256,4 +271,18 @@ fn example(index: usize, draw: &Draw) -> Example {
         flip: draw.flip.into(),
         cutout: [cut.top, cut.bottom, cut.left, cut.right].map(|edge| edge as u32),
     }
+}
+
+/// What is done to an image's colours.
+fn colours_of(draw: &Draw) -> Colours {
+    let mut colours = Colours::default();
+    for (place, adjustment) in draw.adjustments.iter().flatten().enumerate() {
+        (colours.kinds[place], colours.amounts[place]) = match *adjustment {
+            Adjustment::Brightness(factor) => (Colours::BRIGHTNESS, factor),
+            Adjustment::Contrast(factor) => (Colours::CONTRAST, factor),
+            Adjustment::Saturation(factor) => (Colours::SATURATION, factor),
+            Adjustment::Hue(turn) => (Colours::HUE, 6.0 * turn.rem_euclid(1.0)),
+        };
+    }
+    colours
 }
