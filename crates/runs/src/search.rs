@@ -86,7 +86,7 @@ fn on_images(dir: PathBuf, config: &SearchConfig, options: RunOptions) -> Result
             }
             #[cfg(feature = "cuda")]
             Computer::Gpu(device) => {
-                let task = DeviceImageSearch::open(config, options, &*device)?;
+                let task = DeviceImageSearch::open(config, options, &device)?;
                 let (found, (w, alphas)) = (task.record(), task.initial());
                 let start = (&w[..], &alphas[..]);
                 (Box::new(DeviceSearcher::new(device, task, start, settings, epochs, options.precision)?), found)
@@ -111,7 +111,7 @@ fn on_text(dir: PathBuf, config: &TextSearchConfig, options: RunOptions) -> Resu
             }
             #[cfg(feature = "cuda")]
             Computer::Gpu(device) => {
-                let task = DeviceTextSearch::new(config, text, &*device, options.precision)?;
+                let task = DeviceTextSearch::new(config, text, &device, options.precision)?;
                 let (w, alphas) = task.initial();
                 Box::new(DeviceSearcher::new(device, task, (&w, &alphas), settings, epochs, options.precision)?)
             }

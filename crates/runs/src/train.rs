@@ -77,7 +77,7 @@ fn on_images(dir: PathBuf, config: &TrainConfig, options: RunOptions) -> Result<
             }
             #[cfg(feature = "cuda")]
             Computer::Gpu(device) => {
-                let task = DeviceImageTraining::open(config, options, dir, &*device)?;
+                let task = DeviceImageTraining::open(config, options, dir, &device)?;
                 let (found, w) = (task.record(), task.initial());
                 let (clip, epochs, precision) = (config.grad_clip, config.epochs, options.precision);
                 let settings = Settings { sgd, average: None, clip, epochs, precision };
@@ -104,7 +104,7 @@ fn on_text(dir: PathBuf, config: &TextTrainConfig, options: RunOptions) -> Resul
             }
             #[cfg(feature = "cuda")]
             Computer::Gpu(device) => {
-                let task = DeviceTextTraining::new(config, text, &*device, options.precision)?;
+                let task = DeviceTextTraining::new(config, text, &device, options.precision)?;
                 let (w, clip, epochs, precision) = (task.initial(), config.grad_clip, config.epochs, options.precision);
                 Box::new(DeviceTrainer::new(device, task, &w, Settings { sgd, average, clip, epochs, precision })?)
             }
