@@ -20,13 +20,14 @@ pub(super) fn documentation(_: &mut Context) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Builds all examples and binaries, then runs every example in an empty folder.
+/// Builds all examples and binaries, then runs every example in an empty folder, but for those that need a feature: a GPU's.
 pub(super) fn examples(_: &mut Context) -> Result<Outcome> {
     run(cargo().args(["build", "-q", "--release", "--locked", "--workspace", "--examples", "--bins"]))?;
     let metadata = output(cargo().args(["metadata", "--format-version", "1", "--no-deps", "--locked"]))?;
     let metadata: Value = serde_json::from_str(&metadata).context("cargo metadata printed no JSON")?;
     let targets = metadata["packages"].as_array().into_iter().flatten().flat_map(|p| p["targets"].as_array());
-    let examples = targets.flatten().filter(|target| target["kind"][0] == "example");
+    let free = |target: &&Value| target["required-features"].as_array().is_none_or(Vec::is_empty);
+    let examples = targets.flatten().filter(|target| target["kind"][0] == "example").filter(free);
     for name in examples.filter_map(|target| target["name"].as_str()) {
         let folder = tempfile::tempdir().context("cannot make a folder to run an example in")?;
         let path = target_dir().join("release/examples").join(name);
