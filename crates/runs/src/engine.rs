@@ -23,6 +23,7 @@ use crate::metrics::{ALPHAS, EpochMetrics, METRICS, Metric, Results, SUMMARY, St
 use crate::options::RunOptions;
 use crate::progress::{Level, Progress, Started, StepEvent};
 use crate::report::{self, cell_drawing};
+use crate::task::{Scores, Size};
 use crate::tensorboard;
 
 /// Step lines of an epoch, at most about so many.
@@ -60,6 +61,18 @@ pub(crate) struct EpochOutcome {
     pub(crate) alphas: Option<Value>,
 }
 
+impl EpochOutcome {
+    /// Of the scores on the validation data, where there is some, and in a search of a line of `alphas.jsonl`.
+    pub(crate) fn new(scores: Option<Scores>, alphas: Option<Value>) -> Self {
+        Self {
+            valid_loss: scores.map(|s| s.loss),
+            valid_accuracy: scores.and_then(|s| s.accuracy),
+            valid_perplexity: scores.and_then(|s| s.perplexity),
+            alphas,
+        }
+    }
+}
+
 /// What a run leaves behind, besides its metrics.
 pub(crate) struct Finish {
     /// The contents of `weights.safetensors`.
@@ -72,6 +85,14 @@ pub(crate) struct Finish {
     pub(crate) parameters_with_auxiliary: Option<u64>,
     /// Multiply-adds for one example.
     pub(crate) multiply_adds: u64,
+}
+
+impl Finish {
+    /// Of a network of that size.
+    pub(crate) fn new(weights: Vec<u8>, test: Results, size: Size) -> Self {
+        let Size { parameters, parameters_with_auxiliary, multiply_adds } = size;
+        Self { weights, test, parameters, parameters_with_auxiliary, multiply_adds }
+    }
 }
 
 /// Something that learns step by step, epoch by epoch.

@@ -19,6 +19,7 @@ use crate::options::{Computer, RunOptions};
 use crate::progress::Progress;
 use crate::run::{Found, Identity, Made, OpenRun};
 use crate::state;
+use crate::task::SearchTask;
 #[cfg(feature = "cuda")]
 use crate::task::image::device::search::DeviceImageSearch;
 use crate::task::image::search::ImageSearch;
@@ -26,7 +27,6 @@ use crate::task::text::data::Text;
 #[cfg(feature = "cuda")]
 use crate::task::text::device::search::DeviceTextSearch;
 use crate::task::text::search::TextSearch;
-use crate::task::{SearchTask, Size};
 
 /// A search in a folder that belongs to this process until it is dropped.
 ///
@@ -217,12 +217,7 @@ impl<T: SearchTask> Learner for Searcher<T> {
         let Some(scores) = self.task.validate(self.search.weights(), self.search.alphas(), watch)? else {
             return Ok(None);
         };
-        Ok(Some(EpochOutcome {
-            valid_loss: Some(scores.loss),
-            valid_accuracy: scores.accuracy,
-            valid_perplexity: scores.perplexity,
-            alphas: Some(self.task.alphas_line(epoch, &alphas)),
-        }))
+        Ok(Some(EpochOutcome::new(Some(scores), Some(self.task.alphas_line(epoch, &alphas)))))
     }
 
     fn genotype(&self) -> Result<Genotype> {
@@ -240,14 +235,8 @@ impl<T: SearchTask> Learner for Searcher<T> {
     }
 
     fn finish(&mut self, _watch: &mut Watch<'_>) -> Result<Option<Finish>> {
-        let Size { parameters, parameters_with_auxiliary, multiply_adds } = self.task.size();
-        Ok(Some(Finish {
-            weights: self.task.weights(&self.search.weights().to_vec()?, &self.alphas()?)?,
-            test: Results::default(),
-            parameters,
-            parameters_with_auxiliary,
-            multiply_adds,
-        }))
+        let weights = self.task.weights(&self.search.weights().to_vec()?, &self.alphas()?)?;
+        Ok(Some(Finish::new(weights, Results::default(), self.task.size())))
     }
 }
 

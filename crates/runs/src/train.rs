@@ -26,7 +26,7 @@ use crate::task::text::data::Text;
 #[cfg(feature = "cuda")]
 use crate::task::text::device::train::DeviceTextTraining;
 use crate::task::text::train::TextTraining;
-use crate::task::{Scores, Size, TrainTask};
+use crate::task::{Scores, TrainTask};
 use crate::weights::{AverageAfter, Weights};
 
 /// A training in a folder that belongs to this process until it is dropped.
@@ -183,12 +183,7 @@ impl<T: TrainTask> Learner for Trainer<T> {
     fn end_epoch(&mut self, _epoch: usize, watch: &mut Watch<'_>) -> Result<Option<EpochOutcome>> {
         let Some(scores) = self.task.validate(self.weights.evaluated(), watch)? else { return Ok(None) };
         self.weights.end_epoch(scores.map(|s| s.loss))?;
-        Ok(Some(EpochOutcome {
-            valid_loss: scores.map(|s| s.loss),
-            valid_accuracy: scores.and_then(|s| s.accuracy),
-            valid_perplexity: scores.and_then(|s| s.perplexity),
-            alphas: None,
-        }))
+        Ok(Some(EpochOutcome::new(scores, None)))
     }
 
     fn genotype(&self) -> Result<Genotype> {
@@ -207,13 +202,7 @@ impl<T: TrainTask> Learner for Trainer<T> {
 
     fn finish(&mut self, watch: &mut Watch<'_>) -> Result<Option<Finish>> {
         let Some(test) = self.task.test(self.weights.evaluated(), watch)? else { return Ok(None) };
-        let Size { parameters, parameters_with_auxiliary, multiply_adds } = self.task.size();
-        Ok(Some(Finish {
-            weights: self.task.weights(&self.weights.evaluated().to_vec()?)?,
-            test: test_results(test),
-            parameters,
-            parameters_with_auxiliary,
-            multiply_adds,
-        }))
+        let weights = self.task.weights(&self.weights.evaluated().to_vec()?)?;
+        Ok(Some(Finish::new(weights, test_results(test), self.task.size())))
     }
 }

@@ -6,6 +6,7 @@
 mod memory;
 mod report;
 mod search;
+mod step;
 
 use darts_cuda::{Precision, Program, View};
 
@@ -13,6 +14,7 @@ use crate::problem::Pass;
 
 pub use report::DeviceReport;
 pub use search::DeviceSearch;
+pub use step::{adam_step, sgd_step};
 
 /// One evaluation of a loss: where it is taken, and where its results go.
 #[derive(Debug, Copy, Clone, PartialEq)]

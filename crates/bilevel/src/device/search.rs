@@ -1,13 +1,13 @@
 //! The search: its state in device memory, and the program of a step.
 
-use darts_cuda::vector::{self, AdamStep, FiniteDifference, Scalar, SgdStep};
+use darts_cuda::vector::{self, FiniteDifference, Scalar};
 use darts_cuda::{Backend, Memory as _, Precision, Program, Recording, View};
 
 use super::memory::{Memory, Workspace};
 use super::report::{DeviceReport, Numbers, Record};
+use super::step::{adam_step, sgd_step};
 use super::{DeviceGradients, DeviceProblem, Evaluation};
 use crate::error::{Error, Quantity, StepError};
-use crate::optimizer::SgdConfig;
 use crate::problem::Pass;
 use crate::search::{SearchConfig, Strategy};
 use crate::second_order::SecondOrder;
@@ -158,6 +158,11 @@ impl<B: Clone + PartialEq> DeviceSearch<B> {
         self.memory.alpha
     }
 
+    /// The weights' momentum buffer; none without momentum.
+    pub fn momentum(&self) -> Option<View> {
+        self.memory.momentum
+    }
+
     /// The gradient that the last α step handed to Adam, without L2; zeros before the first.
     pub fn alpha_gradient(&self) -> View {
         self.memory.alpha_gradient
@@ -210,11 +215,6 @@ impl<B: Clone + PartialEq> DeviceSearch<B> {
         device.upload(self.memory.adam.steps, &[state::find(counters, "adam.steps")?])?;
         self.steps = state::find(counters, "search.steps")?;
         Ok(())
-    }
-
-    fn sgd(&self, coefficient: View<f64>, learning_rate: Scalar) -> SgdStep {
-        let SgdConfig { momentum, weight_decay } = self.config.sgd;
-        SgdStep { momentum, coefficient: coefficient.into(), weight_decay, learning_rate }
     }
 }
 
@@ -281,7 +281,7 @@ impl<B: Clone + PartialEq, P: DeviceProblem<Batch = B> + ?Sized> Layout<'_, B, P
         self.evaluate((Pass::Virtual, false), w, of_weights)?;
         self.clip(Pass::Virtual, settings.clip_virtual);
         let virtual_clip = record.clip(Pass::Virtual);
-        let step = self.search.sgd(virtual_clip, xi);
+        let step = sgd_step(self.search.config.sgd, virtual_clip, xi);
         vector::virtual_step(&mut self.program, point, w, momentum, gradient, step);
 
         self.evaluate((Pass::Validation, false), point, DeviceGradients { alpha: Some(direct), ..of_weights })?;
@@ -314,14 +314,7 @@ impl<B: Clone + PartialEq, P: DeviceProblem<Batch = B> + ?Sized> Layout<'_, B, P
         let norm = memory.record.alpha_norm();
         vector::norm2(&mut self.program, norm, memory.alpha_gradient, memory.sums);
         vector::gate(&mut self.program, memory.alpha_gate, norm, witnesses);
-        let step = AdamStep {
-            learning_rate: config.learning_rate.into(),
-            beta1: config.betas.0,
-            beta2: config.betas.1,
-            epsilon: config.epsilon,
-            weight_decay: config.weight_decay,
-            gate: memory.alpha_gate.into(),
-        };
+        let step = adam_step(config, memory.alpha_gate);
         vector::adam(&mut self.program, memory.alpha, memory.adam, memory.alpha_gradient, step);
     }
 
@@ -332,7 +325,7 @@ impl<B: Clone + PartialEq, P: DeviceProblem<Batch = B> + ?Sized> Layout<'_, B, P
         self.clip(Pass::Weight, self.search.config.clip);
         let witnesses = [alpha_gate, record.loss(Pass::Weight, false)];
         vector::gate(&mut self.program, weight_gate, record.clip(Pass::Weight), &witnesses);
-        let step = self.search.sgd(weight_gate, record.learning_rate().into());
+        let step = sgd_step(self.search.config.sgd, weight_gate, record.learning_rate());
         vector::sgd(&mut self.program, w, momentum, gradient, step);
         Ok(())
     }

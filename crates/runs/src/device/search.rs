@@ -14,7 +14,6 @@ use crate::error::Result;
 use crate::metrics::Results;
 use crate::search::step_error;
 use crate::state;
-use crate::task::Size;
 
 /// The search for a cell on a device, as something that learns step by step.
 pub(crate) struct DeviceSearcher<T: DeviceSearchTask> {
@@ -86,12 +85,7 @@ where
     fn end_epoch(&mut self, epoch: usize, watch: &mut Watch<'_>) -> Result<Option<EpochOutcome>> {
         let at = (self.search.weights(), self.search.alphas());
         let Some(scores) = self.task.validate(&*self.device, at, watch)? else { return Ok(None) };
-        Ok(Some(EpochOutcome {
-            valid_loss: Some(scores.loss),
-            valid_accuracy: scores.accuracy,
-            valid_perplexity: scores.perplexity,
-            alphas: Some(self.task.alphas_line(epoch, &self.alphas()?)),
-        }))
+        Ok(Some(EpochOutcome::new(Some(scores), Some(self.task.alphas_line(epoch, &self.alphas()?)))))
     }
 
     fn genotype(&self) -> Result<Genotype> {
@@ -120,14 +114,8 @@ where
     }
 
     fn finish(&mut self, _watch: &mut Watch<'_>) -> Result<Option<Finish>> {
-        let Size { parameters, parameters_with_auxiliary, multiply_adds } = self.task.size();
         let w = self.device.downloaded(self.search.weights())?;
-        Ok(Some(Finish {
-            weights: self.task.weights(&*self.device, &w, &self.alphas()?)?,
-            test: Results::default(),
-            parameters,
-            parameters_with_auxiliary,
-            multiply_adds,
-        }))
+        let weights = self.task.weights(&*self.device, &w, &self.alphas()?)?;
+        Ok(Some(Finish::new(weights, Results::default(), self.task.size())))
     }
 }

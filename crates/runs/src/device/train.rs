@@ -11,7 +11,6 @@ use super::{DeviceTrainTask, Gpu};
 use crate::checkpoint::State;
 use crate::engine::{EpochOutcome, Finish, Learner, StepOutcome, Watch};
 use crate::error::Result;
-use crate::task::Size;
 use crate::train::test_results;
 use crate::weights::AverageAfter;
 
@@ -93,12 +92,7 @@ where
         let w = self.weights.evaluated(&*self.device)?;
         let Some(scores) = self.task.validate(&*self.device, w, watch)? else { return Ok(None) };
         self.weights.end_epoch(scores.map(|s| s.loss))?;
-        Ok(Some(EpochOutcome {
-            valid_loss: scores.map(|s| s.loss),
-            valid_accuracy: scores.and_then(|s| s.accuracy),
-            valid_perplexity: scores.and_then(|s| s.perplexity),
-            alphas: None,
-        }))
+        Ok(Some(EpochOutcome::new(scores, None)))
     }
 
     fn genotype(&self) -> Result<Genotype> {
@@ -122,14 +116,8 @@ where
     fn finish(&mut self, watch: &mut Watch<'_>) -> Result<Option<Finish>> {
         let w = self.weights.evaluated(&*self.device)?;
         let Some(test) = self.task.test(&*self.device, w, watch)? else { return Ok(None) };
-        let Size { parameters, parameters_with_auxiliary, multiply_adds } = self.task.size();
         let w = self.device.downloaded(w)?;
-        Ok(Some(Finish {
-            weights: self.task.weights(&*self.device, &w)?,
-            test: test_results(test),
-            parameters,
-            parameters_with_auxiliary,
-            multiply_adds,
-        }))
+        let weights = self.task.weights(&*self.device, &w)?;
+        Ok(Some(Finish::new(weights, test_results(test), self.task.size())))
     }
 }

@@ -2,10 +2,10 @@
 //! one program.
 
 use candle_core::Device as Processor;
-use darts_bilevel::device::{DeviceGradients, DeviceProblem, Evaluation};
+use darts_bilevel::device::{DeviceGradients, DeviceProblem, Evaluation, sgd_step};
 use darts_bilevel::optimizer::{NonMonotonic, SgdConfig};
 use darts_bilevel::{Pass, Stateful};
-use darts_cuda::vector::{self, AveragedState, SgdStep};
+use darts_cuda::vector::{self, AveragedState};
 use darts_cuda::{Backend, Memory, Precision, Program, Recording, View};
 
 use crate::checkpoint::State;
@@ -172,8 +172,7 @@ impl<B: Clone + PartialEq> DeviceWeights<B> {
         vector::norm2(&mut program, norm, self.gradient, self.sums);
         vector::clip_coefficient(&mut program, clip, norm, Some(self.clip));
         vector::gate(&mut program, gate, clip, &[loss]);
-        let SgdConfig { momentum, weight_decay } = self.sgd;
-        let step = SgdStep { momentum, coefficient: gate.into(), weight_decay, learning_rate: rate.into() };
+        let step = sgd_step(self.sgd, gate, rate);
         match &self.averaging {
             Some(Averaging { state, .. }) if averages => {
                 vector::averaged_sgd(&mut program, self.w, *state, self.gradient, step, 0);

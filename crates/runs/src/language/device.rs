@@ -2,7 +2,7 @@
 //! [`LanguageProblem`](super::LanguageProblem).
 
 use darts_bilevel::Pass;
-use darts_bilevel::device::{DeviceGradients, Evaluation};
+use darts_bilevel::device::{DeviceGradients, DeviceProblem, Evaluation};
 use darts_cells::Error;
 use darts_cells::recurrent::RecurrentNetwork;
 use darts_cells::recurrent::{self, DevicePass, DeviceRecurrent, DeviceSequence, DeviceStatistics, LossConfig, Mode};
@@ -51,14 +51,13 @@ impl DeviceLanguage {
     pub(crate) fn relax(&self, program: &mut Program, alpha: View) {
         relaxation::softmax(program, alpha, self.columns, self.weights);
     }
+}
 
-    /// Appends an evaluation of a sequence, as the bilevel problem has it.
-    pub(crate) fn lay_down(
-        &self,
-        program: &mut Program,
-        at: &Evaluation,
-        sequence: &DeviceSequence,
-    ) -> Result<(), Error> {
+impl DeviceProblem for DeviceLanguage {
+    type Batch = DeviceSequence;
+    type Error = Error;
+
+    fn lay_down(&self, program: &mut Program, at: &Evaluation, sequence: &DeviceSequence) -> Result<(), Error> {
         self.relax(program, at.alpha);
         let hidden = if at.pass == Pass::Validation { self.valid } else { self.train };
         let weight_step = at.pass == Pass::Weight;

@@ -1,7 +1,7 @@
 //! A supernet with everything that its evaluations need, in device memory: the twin of [`SupernetProblem`](super::SupernetProblem).
 
 use darts_bilevel::Pass;
-use darts_bilevel::device::{DeviceGradients, Evaluation};
+use darts_bilevel::device::{DeviceGradients, DeviceProblem, Evaluation};
 use darts_cells::Error;
 use darts_cells::conv::{ConvNetwork, DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceStatistics, LossConfig};
 use darts_cuda::{Backend, Memory, Program, View, relaxation};
@@ -53,20 +53,6 @@ impl DeviceSupernet {
         self.statistics
     }
 
-    /// Appends an evaluation of a batch, as the bilevel problem has it.
-    pub(crate) fn lay_down(&self, program: &mut Program, at: &Evaluation, batch: DeviceImages) -> Result<(), Error> {
-        relaxation::softmax(program, at.alpha, self.columns, self.weights);
-        let update = (at.pass == Pass::Weight).then_some(self.statistics);
-        let DeviceGradients { w: theta, alpha } = at.gradients;
-        let gradients = DeviceConvGradients { theta, weights: alpha.map(|_| self.d_weights), images: None };
-        let pass = DeviceConvPass { gradients, ..self.pass(at.w, batch, DeviceStatistics::Batch { update }) };
-        self.network.lay_down(program, batch.labels.len, &pass, at.results)?;
-        if let Some(alpha) = alpha {
-            relaxation::softmax_backward(program, self.weights, self.d_weights, self.columns, alpha);
-        }
-        Ok(())
-    }
-
     /// Appends an evaluation of a batch with the running statistics; returns where its logits will be.
     #[cfg(feature = "cuda")]
     pub(crate) fn lay_down_validation(
@@ -93,5 +79,23 @@ impl DeviceSupernet {
             loss: LossConfig::default(),
             gradients: DeviceConvGradients::default(),
         }
+    }
+}
+
+impl DeviceProblem for DeviceSupernet {
+    type Batch = DeviceImages;
+    type Error = Error;
+
+    fn lay_down(&self, program: &mut Program, at: &Evaluation, batch: &DeviceImages) -> Result<(), Error> {
+        relaxation::softmax(program, at.alpha, self.columns, self.weights);
+        let update = (at.pass == Pass::Weight).then_some(self.statistics);
+        let DeviceGradients { w: theta, alpha } = at.gradients;
+        let gradients = DeviceConvGradients { theta, weights: alpha.map(|_| self.d_weights), images: None };
+        let pass = DeviceConvPass { gradients, ..self.pass(at.w, *batch, DeviceStatistics::Batch { update }) };
+        self.network.lay_down(program, batch.labels.len, &pass, at.results)?;
+        if let Some(alpha) = alpha {
+            relaxation::softmax_backward(program, self.weights, self.d_weights, self.columns, alpha);
+        }
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! A device of darts-cuda as a place that computes golden results. Every pass has its buffers for itself: they stay as long as
 //! the device does.
 
-use darts_bilevel::device::{DeviceProblem, DeviceSearch, Evaluation};
+use darts_bilevel::device::{DeviceSearch, adam_step, sgd_step};
 use darts_bilevel::optimizer::SgdConfig;
 use darts_cells::conv::{
     ConvNetwork, ConvOperation, DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceOperation, DeviceOperationPass,
@@ -10,7 +10,7 @@ use darts_cells::conv::{
 use darts_cells::recurrent::{
     self, DeviceGradients, DevicePass, DeviceRecurrent, DeviceSequence, LossConfig, Masks, Mode, RecurrentNetwork,
 };
-use darts_cuda::vector::{self, AdamState, AdamStep, AveragedState, SgdStep};
+use darts_cuda::vector::{self, AdamState, AveragedState};
 use darts_cuda::{Backend, Memory as _, Precision, Program, View};
 
 use super::VerifyError;
@@ -39,36 +39,22 @@ impl OnDevice<'_> {
         let zeros = || device.uploaded(&vec![0.0f32; len]);
         let (steps, scratch) = (device.uploaded(&[0u64])?, device.allocate(2)?);
         let mut program = Program::default();
-        let sgd = |config: SgdConfig, rate: f64| SgdStep {
-            momentum: config.momentum,
-            coefficient: 1.0.into(),
-            weight_decay: config.weight_decay,
-            learning_rate: rate.into(),
-        };
         let mut average = None;
         match optimizer {
             Optimizer::Sgd(config, rate) => {
                 let buffer = if config.momentum == 0.0 { None } else { Some(zeros()?) };
-                vector::sgd(&mut program, w, buffer, gradient, sgd(config, rate));
+                vector::sgd(&mut program, w, buffer, gradient, sgd_step(config, 1.0, rate));
             }
             Optimizer::Adam(config) => {
                 let state = AdamState { first_moment: zeros()?, second_moment: zeros()?, steps, scratch };
-                let step = AdamStep {
-                    learning_rate: config.learning_rate.into(),
-                    beta1: config.betas.0,
-                    beta2: config.betas.1,
-                    epsilon: config.epsilon,
-                    weight_decay: config.weight_decay,
-                    gate: 1.0.into(),
-                };
-                vector::adam(&mut program, w, state, gradient, step);
+                vector::adam(&mut program, w, state, gradient, adam_step(config, 1.0));
             }
             Optimizer::Averaged(config, rate) => {
                 let view = device.uploaded(parameters)?;
                 average = Some(view);
                 let state = AveragedState { average: view, steps, scratch: scratch.slice(0..1) };
-                let sgd = sgd(SgdConfig { momentum: 0.0, weight_decay: config.weight_decay }, rate);
-                vector::averaged_sgd(&mut program, w, state, gradient, sgd, config.start);
+                let sgd = SgdConfig { momentum: 0.0, weight_decay: config.weight_decay };
+                vector::averaged_sgd(&mut program, w, state, gradient, sgd_step(sgd, 1.0, rate), config.start);
             }
         }
         let mut results = Vec::with_capacity(gradients.len());
@@ -123,20 +109,8 @@ impl OnDevice<'_> {
 /// A search of a supernet on a device.
 struct SearchOnDevice<'a> {
     device: &'a dyn Backend,
-    problem: Supernet,
+    problem: DeviceSupernet,
     search: DeviceSearch<DeviceImages>,
-}
-
-/// The supernet with batches that were uploaded as they are.
-struct Supernet(DeviceSupernet);
-
-impl DeviceProblem for Supernet {
-    type Batch = DeviceImages;
-    type Error = darts_cells::Error;
-
-    fn lay_down(&self, program: &mut Program, at: &Evaluation, batch: &Self::Batch) -> Result<(), darts_cells::Error> {
-        self.0.lay_down(program, at, *batch)
-    }
 }
 
 impl ConvSearch for SearchOnDevice<'_> {
@@ -150,16 +124,14 @@ impl ConvSearch for SearchOnDevice<'_> {
         let report = self.search.step(device, &self.problem, &train, &valid, learning_rate);
         let report = report.map_err(|e| e.to_string())?;
         let read = |view: View| device.downloaded(view).map_err(text);
-        let vectors = self.search.vectors(device).map_err(|e| e.to_string())?;
-        let vector = |name: &str| vectors.iter().find(|(own, _)| *own == name).map(|(_, values)| values.clone());
         let theta = read(self.search.weights())?;
         Ok(SearchResults {
             report: report.step,
             alpha_gradient: read(self.search.alpha_gradient())?,
             alphas: read(self.search.alphas())?,
-            momentum: vector("sgd.momentum").unwrap_or_else(|| vec![0.0; theta.len()]),
+            momentum: self.search.momentum().map_or_else(|| Ok(vec![0.0; theta.len()]), read)?,
             theta,
-            statistics: read(self.problem.0.statistics())?,
+            statistics: read(self.problem.statistics())?,
         })
     }
 }
@@ -167,35 +139,19 @@ impl ConvSearch for SearchOnDevice<'_> {
 /// A search of a recurrent supernet on a device.
 struct LanguageOnDevice<'a> {
     device: &'a dyn Backend,
-    problem: Language,
+    problem: DeviceLanguage,
     search: DeviceSearch<DeviceSequence>,
-}
-
-struct Language(DeviceLanguage);
-
-impl DeviceProblem for Language {
-    type Batch = DeviceSequence;
-    type Error = darts_cells::Error;
-
-    fn lay_down(
-        &self,
-        program: &mut Program,
-        at: &Evaluation,
-        batch: &DeviceSequence,
-    ) -> Result<(), darts_cells::Error> {
-        self.0.lay_down(program, at, batch)
-    }
 }
 
 impl LanguageSearch for LanguageOnDevice<'_> {
     fn state(&self) -> Result<LanguageState, String> {
         let read = |view: View| self.device.downloaded(view).map_err(|e| e.to_string());
-        let DeviceLanguage { train, valid, statistics, .. } = self.problem.0;
+        let DeviceLanguage { train, valid, statistics, .. } = self.problem;
         Ok(LanguageState { train: read(train)?, valid: read(valid)?, statistics: read(statistics)? })
     }
 
     fn step(&mut self, train: &Words, valid: &Words, learning_rate: f64) -> Result<LanguageResults, String> {
-        let (device, network) = (self.device, &self.problem.0.network);
+        let (device, network) = (self.device, &self.problem.network);
         let send = |words: &Words| -> Result<DeviceSequence, String> {
             let mut sequence = network.sequence(device).map_err(|e| e.to_string())?;
             let sent = network.upload(device, &mut sequence, &words.tokens, &words.targets, &Masks::default());
@@ -226,7 +182,7 @@ impl Place for OnDevice<'_> {
     fn language_search<'a>(&'a self, start: LanguageStart) -> Result<Box<dyn LanguageSearch + 'a>, String> {
         let LanguageStart { network, columns, sizes, theta, alphas, statistics, config } = start;
         let problem = DeviceLanguage::new(self.0, network, columns, sizes, &statistics);
-        let problem = Language(problem.map_err(|e| e.to_string())?);
+        let problem = problem.map_err(|e| e.to_string())?;
         let search = DeviceSearch::new(self.0, &theta, &alphas, config, Precision::F32).map_err(|e| e.to_string())?;
         Ok(Box::new(LanguageOnDevice { device: self.0, problem, search }))
     }
@@ -234,7 +190,7 @@ impl Place for OnDevice<'_> {
     fn conv_search<'a>(&'a self, start: SearchStart) -> Result<Box<dyn ConvSearch + 'a>, String> {
         let SearchStart { network, columns, batches, theta, alphas, statistics, config } = start;
         let problem = DeviceSupernet::new(self.0, network, columns, &batches, &statistics);
-        let problem = Supernet(problem.map_err(|e| e.to_string())?);
+        let problem = problem.map_err(|e| e.to_string())?;
         let search = DeviceSearch::new(self.0, &theta, &alphas, config, Precision::F32).map_err(|e| e.to_string())?;
         Ok(Box::new(SearchOnDevice { device: self.0, problem, search }))
     }

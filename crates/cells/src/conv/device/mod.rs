@@ -209,12 +209,11 @@ impl ConvNetwork {
         if !lower.pass.gradients.any() {
             return;
         }
-        let DeviceConvGradients { theta, weights, images } = lower.pass.gradients;
+        let DeviceConvGradients { weights, images, .. } = lower.pass.gradients;
         // Contributions to the operation weights add up over cells.
         if let Some(weights) = weights.filter(|weights| !weights.is_empty()) {
             vector::fill(lower.program, weights, 0.0);
         }
-        debug_assert!(theta.is_none_or(|theta| theta.len == self.parameters.len()));
         self.classifier.lay_backward(lower, &output.gradients);
         for (layer, cell) in self.cells.iter().enumerate().rev() {
             if let Some((_, auxiliary)) = self.auxiliary.as_ref().filter(|(at, _)| *at == layer) {

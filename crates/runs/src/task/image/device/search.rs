@@ -97,7 +97,7 @@ impl DeviceProblem for DeviceImageSearch {
         evaluation: &Evaluation,
         batch: &DeviceBatch,
     ) -> std::result::Result<(), darts_cells::Error> {
-        self.problem.lay_down(program, evaluation, batch.place())
+        self.problem.lay_down(program, evaluation, &batch.place())
     }
 }
 
