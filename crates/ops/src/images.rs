@@ -3,6 +3,8 @@
 //!
 //! Axes everywhere: N images, H rows, W columns, C channels, contiguous in that order.
 
+use crate::ahead::Run;
+
 /// Shape of a batch of images `[N, H, W, C]`.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub struct Images {
@@ -115,6 +117,13 @@ impl Upstream<'_> {
     pub(crate) fn floats(&self) -> usize {
         let terms: usize = self.terms.iter().map(|term| term.grad.len()).sum();
         terms + self.bn.map_or(0, |bn| bn.z.len())
+    }
+
+    /// What it is formed from, of one image of a z of shape `images`; nothing past the last.
+    pub(crate) fn runs(&self, images: Images, image: usize) -> impl Iterator<Item = Run> {
+        let floats = image * images.image_len()..(image + 1) * images.image_len();
+        let arrays = self.terms.iter().map(|term| term.grad).chain(self.bn.map(|bn| bn.z));
+        arrays.filter_map(move |array| array.get(floats.clone())).map(Run::from)
     }
 
     /// Panics unless every slice fits a z of shape `images`; `operation` names the kernel in the message.

@@ -38,6 +38,7 @@
 //! assert_eq!(node, [4.0, 7.0]);
 //! ```
 
+mod ahead;
 mod aligned;
 pub mod arena;
 pub mod batch_norm;

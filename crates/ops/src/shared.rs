@@ -34,6 +34,11 @@ impl<'a, T> Shared<'a, T> {
         Self { pointer: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
     }
 
+    /// Where the element at `index` is, which may lie outside of the slice.
+    pub(crate) fn address(self, index: usize) -> *const T {
+        self.pointer.wrapping_add(index)
+    }
+
     /// The elements in `range`.
     ///
     /// # Safety

@@ -181,6 +181,8 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn where_positive(self, condition: Self::V, value: Self::V) -> Self::V;
     /// The larger of both; NaN if either is.
     fn max_or_nan(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `then` in the lanes where `a > b`, else `otherwise`.
+    fn where_greater(self, a: Self::V, b: Self::V, then: Self::V, otherwise: Self::V) -> Self::V;
     /// `value` in the lanes where `a = b`, else 0.
     fn where_equal(self, a: Self::V, b: Self::V, value: Self::V) -> Self::V;
     /// The first `count < LANES` floats at `pointer`, then zeros.
@@ -299,11 +301,8 @@ macro_rules! from_pulp {
             pulp::Simd::select_f32s(self, positive, value, zero)
         }
         #[inline(always)]
-        fn max_or_nan(self, a: Self::V, b: Self::V) -> Self::V {
-            // What `max` gives for a NaN differs between machines, so both are looked for.
-            let larger = pulp::Simd::max_f32s(self, a, b);
-            let larger = pulp::Simd::select_f32s(self, pulp::Simd::equal_f32s(self, a, a), larger, a);
-            pulp::Simd::select_f32s(self, pulp::Simd::equal_f32s(self, b, b), larger, b)
+        fn where_greater(self, a: Self::V, b: Self::V, then: Self::V, otherwise: Self::V) -> Self::V {
+            pulp::Simd::select_f32s(self, pulp::Simd::greater_than_f32s(self, a, b), then, otherwise)
         }
         #[inline(always)]
         fn where_equal(self, a: Self::V, b: Self::V, value: Self::V) -> Self::V {
@@ -324,8 +323,14 @@ macro_rules! for_x86 {
                 pulp::Simd::mul_add_e_f32s(self, a, b, c)
             }
             #[inline(always)]
-            fn relu(self, value: Self::V) -> Self::V {
+            fn max_or_nan(self, a: Self::V, b: Self::V) -> Self::V {
                 // The instruction returns its second operand where either is NaN.
+                let larger = pulp::Simd::max_f32s(self, a, b);
+                pulp::Simd::select_f32s(self, pulp::Simd::equal_f32s(self, a, a), larger, a)
+            }
+            #[inline(always)]
+            fn relu(self, value: Self::V) -> Self::V {
+                // As above.
                 pulp::Simd::max_f32s(self, pulp::Simd::splat_f32s(self, 0.0), value)
             }
             #[inline(always)]
@@ -350,6 +355,11 @@ impl Lanes for pulp::Scalar128b {
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         // pulp's own calls the C library's fma where the baseline has no such instruction.
         pulp::Simd::add_f32s(self, pulp::Simd::mul_f32s(self, a, b), c)
+    }
+    #[inline(always)]
+    fn max_or_nan(self, a: Self::V, b: Self::V) -> Self::V {
+        let (a, b): ([f32; 4], [f32; 4]) = (pulp::cast(a), pulp::cast(b));
+        pulp::cast(std::array::from_fn::<f32, 4, _>(|i| if a[i] > b[i] || a[i].is_nan() { a[i] } else { b[i] }))
     }
     #[inline(always)]
     fn relu(self, value: Self::V) -> Self::V {

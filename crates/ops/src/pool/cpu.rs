@@ -1,6 +1,9 @@
-//! Pools on the CPU: one image a task. A window is taken apart into rows, then columns, so that nearly every loop runs over a
-//! whole row of pixels × channels. Refuses to store which cell won.
+//! Pools on the CPU: one image a task. A window is taken apart into rows, then columns, so that at stride 1 every loop runs
+//! over a whole row of pixels × channels. Refuses to store which cell won.
+//!
+//! What is read by column has a margin of zeros around it, of −∞ where a maximum is looked for.
 
+use super::cpu_rows::{Largest, Sum, Windows, add, add_won, join};
 use super::{PoolKind, PoolShape};
 use crate::channels::{add_run, add_up, dot_products, fold, longest_period, period};
 use crate::images::{Images, Upstream, Write};
@@ -23,7 +26,7 @@ pub(super) fn forward(
     if images.is_empty() {
         return sums.map_or((), |sums| sums.fill(0.0));
     }
-    let floats = images.w * c + 2 * longest_period(c);
+    let floats = (images.w + 2 * shape.padding) * c + 2 * longest_period(c);
     scratch::reserve(images.n, floats);
     let mut chunks = scratch::take(4 * images.n * c);
     let chunks: &mut [f64] = bytemuck::cast_slice_mut(&mut chunks);
@@ -54,14 +57,38 @@ impl Kernel for ForwardImage<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
         let Self { images, shape, x, z, sums, scratch } = self;
-        let (c, out) = (images.c, shape.output(images));
-        let (rows, patterns) = scratch.split_at_mut(images.w * c);
+        let (c, width, out) = (images.c, images.w * images.c, shape.output(images));
+        let (columns, patterns) = scratch.split_at_mut(width + 2 * shape.padding * c);
+        let inside = shape.padding * c..shape.padding * c + width;
+        let nothing = if shape.kind == PoolKind::Max { f32::NEG_INFINITY } else { 0.0 };
+        columns[..inside.start].fill(nothing);
+        columns[inside.end..].fill(nothing);
         let period = period::<L>(c);
         let patterns = &mut patterns[..2 * period];
         patterns.fill(0.0);
         let (plain, squares) = patterns.split_at_mut(period);
         for (oy, z) in z.chunks_exact_mut(out.w * c).enumerate() {
-            window_row(lanes, shape, images, oy, x, rows, z);
+            let window = shape.window(oy, images.h);
+            let x = &x[window.start * width..window.end * width];
+            let row = &mut columns[inside.clone()];
+            match (shape.kind, shape.relu) {
+                (PoolKind::Max, _) => join(lanes, Largest, x, width, window.len(), row),
+                (PoolKind::Average, true) => join(lanes, Sum::<true>, x, width, window.len(), row),
+                (PoolKind::Average, false) => join(lanes, Sum::<false>, x, width, window.len(), row),
+            }
+            let (runs, run) = shape.runs(out.w);
+            for (index, z) in z.chunks_exact_mut(run * c).take(runs).enumerate() {
+                let columns = &columns[index * shape.stride * c..];
+                match shape.kind {
+                    PoolKind::Max => join(lanes, Largest, columns, c, shape.kernel, z),
+                    PoolKind::Average => join(lanes, Sum::<false>, columns, c, shape.kernel, z),
+                }
+            }
+            match shape.kind {
+                PoolKind::Max if shape.relu => z.iter_mut().for_each(|z| *z = if *z < 0.0 { 0.0 } else { *z }),
+                PoolKind::Max => {}
+                PoolKind::Average => shape.divide(images.w, window.len(), c, z),
+            }
             if sums.is_some() {
                 add_run(lanes, z, plain);
                 dot_products(lanes, period, z, &[&*z], squares);
@@ -76,90 +103,11 @@ impl Kernel for ForwardImage<'_> {
     }
 }
 
-/// Output row `oy` into `z`; `rows` holds a row of the image meanwhile.
-#[inline(always)]
-fn window_row<L: Lanes>(
-    lanes: L,
-    shape: PoolShape,
-    images: Images,
-    oy: usize,
-    x: &[f32],
-    rows: &mut [f32],
-    z: &mut [f32],
-) {
-    let (c, width) = (images.c, images.w * images.c);
-    let count = z.len() / c;
-    let window = shape.window(oy, images.h);
-    let image_rows = x[window.start * width..window.end * width].chunks_exact(width);
-    match shape.kind {
-        PoolKind::Max => {
-            rows.fill(f32::NEG_INFINITY);
-            for x in image_rows {
-                largest(lanes, rows, x);
-            }
-            z.fill(if shape.relu { 0.0 } else { f32::NEG_INFINITY });
-            for tap in 0..shape.kernel {
-                for (to, from, run) in shape.runs(tap, images.w, count) {
-                    largest(lanes, &mut z[to * c..][..run * c], &rows[from * c..][..run * c]);
-                }
-            }
-        }
-        PoolKind::Average => {
-            rows.fill(0.0);
-            for x in image_rows {
-                if shape.relu {
-                    for (sum, &x) in rows.iter_mut().zip(x) {
-                        *sum += if x > 0.0 { x } else { 0.0 };
-                    }
-                } else {
-                    add(rows, x);
-                }
-            }
-            z.fill(0.0);
-            for tap in 0..shape.kernel {
-                for (to, from, run) in shape.runs(tap, images.w, count) {
-                    add(&mut z[to * c..][..run * c], &rows[from * c..][..run * c]);
-                }
-            }
-            shape.divide(images.w, window.len(), c, z);
-        }
-    }
-}
-
-/// to\[i\] ← the larger of to\[i\] and x\[i\]; NaN if either is.
-#[inline(always)]
-fn largest<L: Lanes>(lanes: L, to: &mut [f32], x: &[f32]) {
-    let len = to.len().min(x.len());
-    for i in (0..len).step_by(L::LANES) {
-        // SAFETY: i < len, and both slices have at least len floats.
-        unsafe {
-            let (to, x) = (to.as_mut_ptr().add(i), x.as_ptr().add(i));
-            let larger = lanes.max_or_nan(lanes.load_up_to(to, len - i), lanes.load_up_to(x, len - i));
-            lanes.store_up_to(to, larger, len - i);
-        }
-    }
-}
-
-/// to\[i\] += x\[i\].
-#[inline(always)]
-fn add(to: &mut [f32], x: &[f32]) {
-    for (to, x) in to.iter_mut().zip(x) {
-        *to += x;
-    }
-}
-
 impl PoolShape {
-    /// The runs of pixels that a tap connects, as (first pixel of the output row of `count`, first pixel of the input row of `width`,
-    /// pixels). An iterator and not a callback: a callback that is not inlined is compiled for the baseline.
+    /// The windows of an output row of `count`, as (runs, windows of a run): windows that begin at neighbouring pixels are one run.
     #[inline(always)]
-    fn runs(self, tap: usize, width: usize, count: usize) -> impl Iterator<Item = (usize, usize, usize)> {
-        let columns = self.columns(tap, width, count);
-        let (runs, run) = match self.stride {
-            1 => (usize::from(!columns.is_empty()), columns.len()),
-            _ => (columns.len(), 1),
-        };
-        (columns.start..columns.start + runs)
-            .map(move |column| (column, column * self.stride + tap - self.padding, run))
+    fn runs(self, count: usize) -> (usize, usize) {
+        if self.stride == 1 { (1, count) } else { (count, 1) }
     }
 
     /// Divides a row of sums by the numbers of real cells, of which every window has `rows` rows.
@@ -194,14 +142,47 @@ pub(super) fn backward(
     if images.is_empty() {
         return;
     }
-    let out = shape.output(images);
-    let floats = images.w * images.c + out.w * images.c + out.w * images.c.next_multiple_of(MAX_LANES);
+    let sizes = Sizes::new(images, shape);
+    let floats = sizes.dz + sizes.row + sizes.cells;
     scratch::reserve(images.n, floats);
     let tasks = dx.par_chunks_mut(images.image_len()).zip(x.par_chunks(images.image_len())).enumerate();
     tasks.for_each(|(image, (dx, x))| {
         let mut scratch = scratch::take(floats);
-        set.run(BackwardImage { images, image, shape, x, upstream, dx, write, scratch: &mut scratch });
+        set.run(BackwardImage { images, image, shape, x, upstream, dx, write, sizes, scratch: &mut scratch });
     });
+}
+
+/// Floats of a task's buffers.
+#[derive(Copy, Clone)]
+struct Sizes {
+    /// A row of dz with margins.
+    dz: usize,
+    /// Numbers of winners with margins, or a row of the image.
+    row: usize,
+    /// The image with margins, if its maxima are looked for.
+    cells: usize,
+}
+
+impl Sizes {
+    fn new(images: Images, shape: PoolShape) -> Self {
+        let (c, out, padding) = (images.c, shape.output(images), 2 * shape.padding);
+        let margins = 2 * shape.margin() * c;
+        // The pixels of dz are whole vectors until they are moved together.
+        let dz = margins + out.w * c.next_multiple_of(MAX_LANES);
+        match shape.kind {
+            PoolKind::Max => {
+                Self { dz, row: margins + out.w * c, cells: (images.h + padding) * (images.w + padding) * c }
+            }
+            PoolKind::Average => Self { dz, row: images.w * c, cells: 0 },
+        }
+    }
+}
+
+impl PoolShape {
+    /// Pixels to put on either side of an output row for every image column to find k windows, at stride 1: k − 1 − p.
+    fn margin(self) -> usize {
+        self.kernel - 1 - self.padding
+    }
 }
 
 struct BackwardImage<'a> {
@@ -212,6 +193,7 @@ struct BackwardImage<'a> {
     upstream: Upstream<'a>,
     dx: &'a mut [f32],
     write: Write,
+    sizes: Sizes,
     scratch: &'a mut [f32],
 }
 
@@ -220,138 +202,107 @@ impl Kernel for BackwardImage<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        let Self { images, image, shape, x, upstream, dx, write, scratch } = self;
-        let (c, out) = (images.c, shape.output(images));
-        let (rows, scratch) = scratch.split_at_mut(images.w * c);
-        let (z, dz) = scratch.split_at_mut(out.w * c);
-        let stride = c.next_multiple_of(L::LANES);
-        if write == Write::Overwrite {
-            dx.fill(0.0);
+        let Self { images, image, shape, x, upstream, dx, write, sizes, scratch } = self;
+        let (c, width, out) = (images.c, images.w * images.c, shape.output(images));
+        let (dz, scratch) = scratch.split_at_mut(sizes.dz);
+        let (row, cells) = scratch.split_at_mut(sizes.row);
+        if shape.kind == PoolKind::Max {
+            row.fill(-1.0);
+            let padded = width + 2 * shape.padding * c;
+            cells.fill(f32::NEG_INFINITY);
+            for (to, from) in cells.chunks_exact_mut(padded).skip(shape.padding).zip(x.chunks_exact(width)) {
+                to[shape.padding * c..][..width].copy_from_slice(from);
+            }
         }
+        let stride = c.next_multiple_of(L::LANES);
+        let inside = shape.margin() * c..shape.margin() * c + out.w * c;
+        // Rows of dx that a window has reached.
+        let mut reached = 0;
         for oy in 0..out.h {
+            let end = if oy + 1 < out.h { shape.window(oy, images.h).end } else { images.h };
+            if write == Write::Overwrite {
+                dx[reached * width..end * width].fill(0.0);
+            }
+            reached = end;
             let pixels = oy * out.w..(oy + 1) * out.w;
-            upstream::form(lanes, &upstream, out, image, pixels, &mut dz[..out.w * stride], stride);
+            let dz_row = &mut dz[inside.start..][..out.w * stride];
+            upstream::form(lanes, &upstream, out, image, pixels, dz_row, stride);
             if stride != c {
                 for pixel in 1..out.w {
-                    dz.copy_within(pixel * stride..pixel * stride + c, pixel * c);
+                    dz_row.copy_within(pixel * stride..pixel * stride + c, pixel * c);
                 }
             }
-            let dz = &mut dz[..out.w * c];
+            let to = To { images, shape, oy, dx };
             match shape.kind {
-                PoolKind::Max => {
-                    window_row(lanes, shape, images, oy, x, rows, z);
-                    max_row(lanes, shape, images, oy, (x, z), dz, dx);
-                }
-                PoolKind::Average => average_row(shape, images, oy, x, rows, dz, dx),
+                PoolKind::Max => to.give(lanes, cells, (row, dz), inside.clone()),
+                PoolKind::Average => to.spread(lanes, x, row, dz, inside.clone()),
             }
         }
     }
 }
 
-/// Gives each dz of output row `oy` to the first cell that equals the maximum.
-#[inline(always)]
-fn max_row<L: Lanes>(
-    lanes: L,
-    shape: PoolShape,
+/// Where the gradient of output row `oy` goes.
+struct To<'a> {
     images: Images,
+    shape: PoolShape,
     oy: usize,
-    (x, z): (&[f32], &[f32]),
-    dz: &mut [f32],
-    dx: &mut [f32],
-) {
-    let c = images.c;
-    if shape.relu {
-        // All cells are at most 0: they tie at relu(x) = 0, where the derivative is 0.
-        for (dz, &z) in dz.iter_mut().zip(z) {
-            *dz = if z > 0.0 { *dz } else { 0.0 };
-        }
-    }
-    let rows = shape.window(oy, images.h);
-    for (ox, (z, dz)) in z.chunks_exact(c).zip(dz.chunks_exact(c)).enumerate() {
-        let window = Window { rows: rows.clone(), columns: shape.window(ox, images.w), width: images.w, c };
-        let whole = c / L::LANES * L::LANES;
-        for channel in (0..whole).step_by(L::LANES) {
-            window.give::<L, true>(lanes, channel, (x, dx), (z, dz));
-        }
-        if whole < c {
-            window.give::<L, false>(lanes, whole, (x, dx), (z, dz));
-        }
-    }
+    dx: &'a mut [f32],
 }
 
-/// The cells of an image that one output pixel is taken from.
-struct Window {
-    rows: Range<usize>,
-    columns: Range<usize>,
-    /// Columns of the image.
-    width: usize,
-    c: usize,
-}
-
-impl Window {
-    /// Adds dz to dx at the first cell, in scan order, where x is the maximum z: for a vector of channels from `channel` on, `WHOLE` or
-    /// cut at C.
+impl To<'_> {
+    /// Adds each dz to dx at the first largest cell of its window. `cells` is the image with margins, `inside` where dz lies between
+    /// its margins, `winner` as long as both and −1 in the margins.
     #[inline(always)]
-    fn give<L: Lanes, const WHOLE: bool>(
-        &self,
-        lanes: L,
-        channel: usize,
-        (x, dx): (&[f32], &mut [f32]),
-        (z, dz): (&[f32], &[f32]),
-    ) {
-        let here = if WHOLE { L::LANES } else { self.c - channel };
-        let len = self.rows.end * self.width * self.c;
-        assert!(x.len() >= len && dx.len() >= len && z.len() >= self.c && dz.len() >= self.c, "pool: window");
-        assert!(channel + here <= self.c && self.columns.end <= self.width, "pool: window");
-        // SAFETY: the cells lie in rows and columns of an image of which `x` and `dx` hold at least `rows.end` rows; of every pixel the
-        // channels channel..channel + here are touched, which are below C.
-        unsafe {
-            let z = lanes.load_up_to(z.as_ptr().add(channel), here);
-            let mut left = lanes.load_up_to(dz.as_ptr().add(channel), here);
-            for row in self.rows.clone() {
-                let mut at = (row * self.width + self.columns.start) * self.c + channel;
-                for _ in self.columns.clone() {
-                    let dx = dx.as_mut_ptr().add(at);
-                    let given = lanes.where_equal(lanes.load_up_to(x.as_ptr().add(at), here), z, left);
-                    lanes.store_up_to(dx, lanes.add(lanes.load_up_to(dx, here), given), here);
-                    // What was given leaves 0; an infinite gradient leaves NaN, which is as good as lost.
-                    left = lanes.mul_add(given, lanes.splat(-1.0), left);
-                    at += self.c;
+    fn give<L: Lanes>(self, lanes: L, cells: &[f32], (winner, dz): (&mut [f32], &mut [f32]), inside: Range<usize>) {
+        let Self { images, shape, oy, dx } = self;
+        let (c, width, kernel) = (images.c, images.w * images.c, shape.kernel);
+        let padded = width + 2 * shape.padding * c;
+        let (runs, run) = shape.runs(inside.len() / c);
+        for index in 0..runs {
+            let at = inside.start + index * run * c..inside.start + (index + 1) * run * c;
+            let cells = &cells[oy * shape.stride * padded + index * shape.stride * c..];
+            let windows = Windows { cells, kernel, row: padded, step: c };
+            windows.search(lanes, shape.relu, &mut winner[at.clone()], &mut dz[at]);
+        }
+        for y in shape.window(oy, images.h) {
+            let number = (y + shape.padding - oy * shape.stride) * kernel;
+            let dx = &mut dx[y * width..(y + 1) * width];
+            if shape.stride == 1 {
+                add_won(lanes, (winner, dz), c, kernel, number + kernel - 1, dx);
+            } else {
+                for (index, at) in inside.clone().step_by(c).enumerate() {
+                    for column in shape.window(index, images.w) {
+                        let number = number + column + shape.padding - index * shape.stride;
+                        let won = (&winner[at..at + c], &dz[at..at + c]);
+                        add_won(lanes, won, 0, 1, number, &mut dx[column * c..(column + 1) * c]);
+                    }
                 }
             }
         }
     }
-}
 
-/// Spreads dz of output row `oy` over the cells of its windows, first over columns into `rows`, then over rows.
-#[inline(always)]
-fn average_row(
-    shape: PoolShape,
-    images: Images,
-    oy: usize,
-    x: &[f32],
-    rows: &mut [f32],
-    dz: &mut [f32],
-    dx: &mut [f32],
-) {
-    let (c, width) = (images.c, images.w * images.c);
-    let count = dz.len() / c;
-    let window = shape.window(oy, images.h);
-    shape.divide(images.w, window.len(), c, dz);
-    rows.fill(0.0);
-    for tap in 0..shape.kernel {
-        for (from, to, run) in shape.runs(tap, images.w, count) {
-            add(&mut rows[to * c..][..run * c], &dz[from * c..][..run * c]);
-        }
-    }
-    for y in window {
-        let dx = &mut dx[y * width..][..width];
-        if shape.relu {
-            for ((dx, &sum), &x) in dx.iter_mut().zip(&*rows).zip(&x[y * width..][..width]) {
-                *dx += if x > 0.0 { sum } else { 0.0 };
-            }
+    /// Spreads each dz over the cells of its window: over columns into `row`, then over rows.
+    #[inline(always)]
+    fn spread<L: Lanes>(self, lanes: L, x: &[f32], row: &mut [f32], dz: &mut [f32], inside: Range<usize>) {
+        let Self { images, shape, oy, dx } = self;
+        let (c, width, kernel) = (images.c, images.w * images.c, shape.kernel);
+        let window = shape.window(oy, images.h);
+        shape.divide(images.w, window.len(), c, &mut dz[inside.clone()]);
+        if shape.stride == 1 {
+            dz[..inside.start].fill(0.0);
+            dz[inside.end..].fill(0.0);
+            join(lanes, Sum::<false>, dz, c, kernel, row);
         } else {
-            add(dx, rows);
+            row.fill(0.0);
+            for (index, at) in inside.step_by(c).enumerate() {
+                for column in shape.window(index, images.w) {
+                    add(lanes, &dz[at..at + c], None, &mut row[column * c..(column + 1) * c]);
+                }
+            }
+        }
+        for y in window {
+            let here = y * width..(y + 1) * width;
+            add(lanes, row, shape.relu.then_some(&x[here.clone()]), &mut dx[here]);
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::profile::{self, Work};
 use crate::simd::InstructionSet;
 
 mod cpu;
+mod cpu_rows;
 pub mod reference;
 #[cfg(test)]
 mod tests;
@@ -69,14 +70,6 @@ impl PoolShape {
     fn window(self, out: usize, size: usize) -> std::ops::Range<usize> {
         let start = out * self.stride;
         start.saturating_sub(self.padding)..(start + self.kernel - self.padding).min(size)
-    }
-
-    /// Output columns whose tap `tap` lies in an image of `size` columns, of `count` there are.
-    #[inline(always)]
-    fn columns(self, tap: usize, size: usize, count: usize) -> std::ops::Range<usize> {
-        let first = self.padding.saturating_sub(tap).div_ceil(self.stride);
-        let end = (size + self.padding).saturating_sub(tap).div_ceil(self.stride).min(count);
-        first..end.max(first)
     }
 }
 

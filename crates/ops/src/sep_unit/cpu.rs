@@ -5,14 +5,17 @@
 //! that order; so inner loops have neither borders nor tails.
 
 use super::UnitShape;
-use super::cpu_depthwise::{Grid, Row, Tap, Taps, apply, apply_grid};
+use super::cpu_depthwise::{Grid, Memory, Put, Row, Tap, Taps, apply, apply_grid};
+use crate::ahead::Ahead;
 use crate::images::{Affine, Images};
 use crate::simd::{InstructionSet, Kernel, Lanes, round_up};
+use std::ops::Range;
 
-/// Bytes that a strip may take: two of them and a panel of weights fit a first-level cache.
-const STRIP_BYTES: usize = 12 * 1024;
-/// Rows of pixels in a register tile of a product: strips are multiples of it where they can.
-const TILE_ROWS: usize = 6;
+/// Bytes that a strip may take: with dz, the depthwise output, its gradient and the activated rows around them, a first-level
+/// cache is full.
+const STRIP_BYTES: usize = 6 * 1024;
+/// Pixels in a register tile of a product: strips are multiples of it where they can.
+const TILE_ROWS: usize = 12;
 
 /// An image with `margin` zeros on every side.
 #[derive(Debug, Copy, Clone)]
@@ -135,25 +138,35 @@ impl Geometry {
         Self { shape, input, out: (out.h, out.w), c_out, taps, grid, strip_rows: strip_rows(out.h, out.w, pixel_bytes) }
     }
 
-    /// One row of the depthwise output, `[W', C′]` (overwritten).
+    /// Rows `rows` of the depthwise output, `[rows, W', C′]` (overwritten).
     #[inline(always)]
-    pub(super) fn depthwise_row<L: Lanes>(
+    pub(super) fn depthwise_rows<L: Lanes>(
         &self,
         lanes: L,
         weights: &[f32],
         activated: &[f32],
-        row: usize,
+        rows: Range<usize>,
         y: &mut [f32],
+        ahead: &mut Ahead,
     ) {
-        let input = &activated[self.first_input(row)..];
-        let (pixels, c) = (self.out.1, self.input.c);
-        match self.grid {
-            Some(grid) => apply_grid::<L, false>(lanes, grid, weights, input, y, (pixels, c)),
-            None => {
-                let row = Row { pixels, channels: c, input_step: self.shape.stride * c, output_step: c };
-                apply::<L, false>(lanes, &self.taps, weights, input, y, row);
+        let (pixels, channels) = (self.out.1, self.input.c);
+        let mut y = Memory::new(y, (pixels, channels), false);
+        for (index, row) in rows.enumerate() {
+            y.begin(index);
+            let input = &activated[self.first_input(row)..];
+            match self.grid {
+                Some(grid) => apply_grid(lanes, grid, weights, input, (pixels, channels), &mut y, ahead),
+                None => {
+                    let row = Row { pixels, channels, input_step: self.shape.stride * channels, first: 0, step: 1 };
+                    apply(lanes, &self.taps, weights, input, row, &mut y, ahead);
+                }
             }
         }
+    }
+
+    /// Vectors of `lanes` floats in the depthwise output of an image.
+    pub(super) fn vectors(&self, lanes: usize) -> usize {
+        self.out.0 * self.out.1 * self.input.c / lanes
     }
 
     /// Offset in the padded input of the first pixel that output pixel (row, 0) reads.
@@ -223,8 +236,8 @@ mod tests {
 
     #[test]
     fn strips_fill_whole_tiles_where_they_can() {
-        assert_eq!(strip_rows(32, 32, 64), 6, "192 pixels are 32 tiles");
-        assert_eq!(strip_rows(8, 8, 256), 6, "48 pixels are 8 tiles");
+        assert_eq!(strip_rows(32, 32, 64), 3, "96 pixels are 8 tiles");
+        assert_eq!(strip_rows(8, 8, 256), 3, "24 pixels are 2 tiles");
         assert_eq!(strip_rows(1, 1, 4), 1);
         assert_eq!(strip_rows(28, 28, 1 << 20), 1, "one row, whatever it takes");
     }

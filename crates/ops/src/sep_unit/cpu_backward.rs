@@ -7,11 +7,12 @@
 //! multiplied with a zero between strided pixels.
 
 use super::cpu::{Geometry, Padded, carve, carved_len, lanes_of, margin};
-use super::cpu_depthwise::{Row, apply, apply_grid};
-use super::cpu_finish::Finish;
+use super::cpu_depthwise::{Memory, Put, Row, apply, apply_grid};
+use super::cpu_finish::{Finish, Operands, To};
 use super::cpu_plan::{Back, Plan};
 use super::cpu_weights::{Window, accumulate_weights};
 use super::{Gradient, UnitBackward};
+use crate::ahead::{Ahead, Run};
 use crate::images::{Affine, Images, Upstream, Write};
 use crate::matrix::{self, Layout, Output, Packed, Runs, Strip};
 use crate::scratch;
@@ -215,137 +216,141 @@ impl Kernel for Chunk<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(mut self, lanes: L) {
-        let len = self.images.image_len();
         for image in self.range.clone() {
-            let x = &self.x[image * len..][..len];
-            self.input.activate(lanes, self.images, x, self.affine, self.buffers.activated);
-            if self.units.is_empty() {
-                self.buffers.d_activated.fill(0.0);
-            }
-            for (index, unit) in self.units.iter().enumerate() {
-                let weights = &mut self.weights[unit.weights.clone()];
-                unit.strips(lanes, self.images, image, &mut self.buffers, weights);
-                if index == 0 {
-                    unit.correlate::<L, false>(lanes, self.images, &mut self.buffers);
-                } else {
-                    unit.correlate::<L, true>(lanes, self.images, &mut self.buffers);
-                }
-            }
-            self.finish(lanes, image, x);
+            self.image(lanes, image);
         }
     }
 }
 
-impl Unit<'_> {
-    /// Fills the padded gradient of the depthwise output of one image, and adds to the weight gradients.
+impl Chunk<'_> {
+    /// One image back through all units: all but the last add to the gradient of the activated image, which the last one, row by
+    /// row, makes du of.
     #[inline(always)]
-    fn strips<L: Lanes>(&self, lanes: L, images: Images, image: usize, buffers: &mut Buffers, weights: &mut [f32]) {
-        let Plan { geometry, gradient, .. } = self.plan;
+    fn image<L: Lanes>(&mut self, lanes: L, image: usize) {
+        let (images, input) = (self.images, self.input);
+        let here = image * images.image_len()..(image + 1) * images.image_len();
+        let next = here.end..here.end + images.image_len();
+        let x = &self.x[here.clone()];
+        let Buffers { activated, d_activated, gradient, dz, y, sums: row_sums } = &mut self.buffers;
+        input.activate(lanes, images, x, self.affine, activated);
+        let activated = &**activated;
+        let mut strips = Strips { images, image, activated, gradient, dz, y };
+        let others = &self.units[..self.units.len().saturating_sub(1)];
+        for (index, unit) in others.iter().enumerate() {
+            let mut ahead = Ahead::new(self.units[index + 1].runs(images, image), unit.plan.vectors(images, L::LANES));
+            let mut to = To::Sum(Memory::new(d_activated, (images.w, input.c), index > 0));
+            unit.image(lanes, &mut strips, &mut self.weights[unit.weights.clone()], &mut to, &mut ahead);
+        }
+        // SAFETY: every image belongs to one chunk, and a chunk writes it once.
+        let du = unsafe { self.du.part(here) };
+        let former = (!others.is_empty()).then_some(&**d_activated);
+        let add = self.write == Write::Accumulate;
+        let operands = Operands { activated, former, x, du, add, sums: self.sums.as_deref_mut() };
+        let mut finish = Finish::new(images, input, operands, row_sums);
+        let Some(unit) = self.units.last() else {
+            return finish.zeros(lanes);
+        };
+        // This thread most likely goes on with the next image.
+        let runs = self.units[0].runs(images, image + 1);
+        let runs = runs.chain(self.x.get(next.clone()).map(Run::from));
+        let runs = runs.chain([Run::new(self.du.address(next.start), next.len())]);
+        let mut ahead = Ahead::new(runs, unit.plan.vectors(images, L::LANES));
+        let weights = &mut self.weights[unit.weights.clone()];
+        unit.image(lanes, &mut strips, weights, &mut To::Finish(finish), &mut ahead);
+    }
+}
+
+/// An image on its way back through a unit.
+struct Strips<'a> {
+    images: Images,
+    image: usize,
+    activated: &'a [f32],
+    gradient: &'a mut [f32],
+    dz: &'a mut [f32],
+    y: &'a mut [f32],
+}
+
+impl Unit<'_> {
+    /// What it reads of an image beside x.
+    fn runs(&self, images: Images, image: usize) -> impl Iterator<Item = Run> {
+        self.upstream.runs(self.plan.geometry.shape.output(images), image)
+    }
+
+    /// Puts the gradient of the activated image into `to`, and adds to the weight gradients. Rows go back as soon as the strips that
+    /// they depend on are there, while those are in the first-level cache.
+    #[inline(always)]
+    fn image<L: Lanes>(&self, lanes: L, strips: &mut Strips, weights: &mut [f32], to: &mut To, ahead: &mut Ahead) {
+        let Strips { images, image, activated, ref mut gradient, ref mut dz, ref mut y } = *strips;
+        let Plan { geometry, gradient: padded, .. } = self.plan;
         let (shape, input) = (geometry.shape, geometry.input);
         let (h, w) = geometry.out;
         let c = input.c;
         let (d_depthwise, d_pointwise) = weights.split_at_mut(weights.len().min(geometry.depthwise_len()));
-        gradient.clear_margin(buffers.gradient);
+        padded.clear_margin(gradient);
+        let mut back = 0;
         for first in (0..h).step_by(geometry.strip_rows) {
             let rows = geometry.strip_rows.min(h - first);
             let pixels = first * w..(first + rows) * w;
-            upstream::form(lanes, &self.upstream, shape.output(images), image, pixels, buffers.dz, geometry.c_out);
-            let dz = Strip { data: buffers.dz, rows: rows * w, stride: geometry.c_out };
-            let inside = gradient.at(first + gradient.margin, gradient.margin);
+            upstream::form(lanes, &self.upstream, shape.output(images), image, pixels, dz, geometry.c_out);
+            let dz = Strip { data: dz, rows: rows * w, stride: geometry.c_out };
+            let inside = padded.at(first + padded.margin, padded.margin);
             matrix::product_in_runs(
                 lanes,
                 dz,
                 self.pointwise,
-                Output { data: &mut buffers.gradient[inside..], stride: c, columns: c },
-                Runs { run: w, gap: gradient.row() - w * c },
+                Output { data: &mut gradient[inside..], stride: c, columns: c },
+                Runs { run: w, gap: padded.row() - w * c },
                 None,
             );
             if self.plan.with_weights {
-                for r in 0..rows {
-                    let y = &mut buffers.y[r * w * c..];
-                    geometry.depthwise_row(lanes, self.depthwise, buffers.activated, first + r, y);
-                }
-                let y = Strip { data: buffers.y, rows: rows * w, stride: c };
+                geometry.depthwise_rows(lanes, self.depthwise, activated, first..first + rows, y, ahead);
+                let y = Strip { data: y, rows: rows * w, stride: c };
                 matrix::accumulate_outer(lanes, dz, shape.c_out, y, c, d_pointwise);
                 let window = Window {
                     kernel: shape.kernel,
                     rows,
                     pixels: w,
                     channels: c,
-                    gradient_row: gradient.row(),
+                    gradient_row: padded.row(),
                     input_row: shape.stride * input.row(),
                     input_step: shape.stride * c,
                     tap_row: shape.dilation * input.row(),
                     tap_step: shape.dilation * c,
                 };
-                let input = &buffers.activated[geometry.first_input(first)..];
-                accumulate_weights(lanes, window, &buffers.gradient[inside..], input, d_depthwise);
+                let activated = &activated[geometry.first_input(first)..];
+                accumulate_weights(lanes, window, &gradient[inside..], activated, d_depthwise);
             }
+            let ready = self.plan.rows_back(first + rows, images.h);
+            for row in back..ready {
+                to.begin(row);
+                self.correlate(lanes, images, gradient, row, to, ahead);
+                to.end();
+            }
+            back = ready;
         }
     }
 
-    /// Correlates the padded gradient onto the gradient of the activated input: added if `ADD`, else overwritten.
+    /// Correlates the padded gradient onto one row of the activated image.
     #[inline(always)]
-    fn correlate<L: Lanes, const ADD: bool>(&self, lanes: L, images: Images, buffers: &mut Buffers) {
-        let Plan { geometry, gradient, back, .. } = self.plan;
-        let (s, c) = (geometry.shape.stride, geometry.input.c);
-        for row in 0..images.h {
-            let from = &buffers.gradient[gradient.at(row / s, 0)..];
-            let to = &mut buffers.d_activated[row * images.w * c..];
-            match back {
-                Back::Reversed(grid) => apply_grid::<L, ADD>(lanes, *grid, self.back, from, to, (images.w, c)),
-                Back::Classes(classes) => {
-                    for column in 0..s.min(images.w) {
-                        let pixels = (images.w - column).div_ceil(s);
-                        let row_of_class = Row { pixels, channels: c, input_step: c, output_step: s * c };
-                        let taps = &classes[row % s * s + column];
-                        apply::<L, ADD>(lanes, taps, self.back, from, &mut to[column * c..], row_of_class);
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl Chunk<'_> {
-    /// du of one image, and its sums.
-    #[inline(always)]
-    fn finish<L: Lanes>(&mut self, lanes: L, image: usize, x: &[f32]) {
-        let Images { c, .. } = self.images;
-        let padded = self.input.c;
-        let len = self.images.image_len();
-        // SAFETY: every image belongs to one chunk, and a chunk writes it once.
-        let du = unsafe { self.du.part(image * len..(image + 1) * len) };
-        let finish = Finish {
-            images: self.images,
-            input: self.input,
-            activated: self.buffers.activated,
-            gradient: self.buffers.d_activated,
-            x,
-        };
-        let row_sums = &mut *self.buffers.sums;
-        for row in 0..self.images.h {
-            row_sums.fill(0.0);
-            for channel in (0..c).step_by(L::LANES) {
-                // Each case has its own loop: a branch in it would cost more than its arithmetic.
-                macro_rules! channels {
-                    ($($add:literal $sums:literal $whole:literal),*) => {
-                        match (self.write == Write::Accumulate, self.sums.is_some(), c - channel >= L::LANES) {
-                            $(($add, $sums, $whole) => {
-                                finish.row::<L, $add, $sums, $whole>(lanes, row, channel, du, row_sums)
-                            })*
-                        }
-                    };
-                }
-                channels!(
-                    false false true, false true true, true false true, true true true,
-                    false false false, false true false, true false false, true true false
-                );
-            }
-            // f32 carries no more than a row.
-            if let Some(sums) = self.sums.as_deref_mut() {
-                for (half, row) in sums.chunks_exact_mut(c).zip(row_sums.chunks_exact(padded)) {
-                    half.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+    fn correlate<L: Lanes>(
+        &self,
+        lanes: L,
+        images: Images,
+        gradient: &[f32],
+        row: usize,
+        to: &mut To,
+        ahead: &mut Ahead,
+    ) {
+        let Plan { geometry, gradient: padded, back, .. } = self.plan;
+        let (step, channels) = (geometry.shape.stride, geometry.input.c);
+        let from = &gradient[padded.at(row / step, 0)..];
+        match back {
+            Back::Reversed(grid) => apply_grid(lanes, *grid, self.back, from, (images.w, channels), to, ahead),
+            Back::Classes(classes) => {
+                for first in 0..step.min(images.w) {
+                    let pixels = (images.w - first).div_ceil(step);
+                    let pixels = Row { pixels, channels, input_step: channels, first, step };
+                    apply(lanes, &classes[row % step * step + first], self.back, from, pixels, to, ahead);
                 }
             }
         }

@@ -5,6 +5,7 @@
 //!
 //! C′: channels padded to whole vectors. A step is the distance in floats from one pixel to the next.
 
+use crate::ahead::Ahead;
 use crate::simd::Lanes;
 
 /// One tap: offsets in floats from a pixel's input and from the weights.
@@ -32,27 +33,117 @@ impl Taps {
     }
 }
 
-/// A row of pixels.
+/// Pixels of a row of inputs.
 #[derive(Debug, Copy, Clone)]
 pub(super) struct Row {
     pub(super) pixels: usize,
     /// C′, whole vectors.
     pub(super) channels: usize,
     pub(super) input_step: usize,
-    pub(super) output_step: usize,
+    /// The output pixel of the first, and the distance from one to the next, in pixels.
+    pub(super) first: usize,
+    pub(super) step: usize,
 }
 
-/// output\[p,c\] (+)= Σ_t weights\[t,c\]·input\[p at tap t,c\]: added if `ADD`, else overwritten.
+/// Some output pixels of one vector of channels: the first, and the distance from one to the next, in pixels.
+#[derive(Debug, Copy, Clone)]
+pub(super) struct Tile {
+    pub(super) pixel: usize,
+    pub(super) step: usize,
+    pub(super) channel: usize,
+}
+
+/// Where outputs go, row by row.
+pub(super) trait Put {
+    /// Row `row` comes next.
+    fn begin(&mut self, row: usize);
+
+    /// The row is complete.
+    fn end(&mut self) {}
+
+    /// Panics unless there is room for `pixels` pixels of `channels` = C′ floats.
+    fn check(&self, pixels: usize, channels: usize);
+
+    /// What the sums of P pixels begin with.
+    ///
+    /// # Safety
+    /// The tile lies in a row that was checked.
+    unsafe fn start<L: Lanes, const P: usize>(&self, lanes: L, tile: Tile) -> [L::V; P];
+
+    /// Takes the sums of P pixels.
+    ///
+    /// # Safety
+    /// As for `start`.
+    unsafe fn put<L: Lanes, const P: usize>(&mut self, lanes: L, tile: Tile, sums: [L::V; P]);
+}
+
+/// Memory `[rows, W, C′]`, overwritten or added to.
+pub(super) struct Memory<'a> {
+    floats: &'a mut [f32],
+    pixels: usize,
+    channels: usize,
+    add: bool,
+    /// Where the row begins.
+    first: usize,
+}
+
+impl<'a> Memory<'a> {
+    /// Rows of `pixels` pixels of `channels` = C′ floats.
+    pub(super) fn new(floats: &'a mut [f32], (pixels, channels): (usize, usize), add: bool) -> Self {
+        Self { floats, pixels, channels, add, first: 0 }
+    }
+
+    #[inline(always)]
+    fn at(&self, tile: Tile, p: usize) -> usize {
+        self.first + (tile.pixel + p * tile.step) * self.channels + tile.channel
+    }
+}
+
+impl Put for Memory<'_> {
+    #[inline(always)]
+    fn begin(&mut self, row: usize) {
+        self.first = row * self.pixels * self.channels;
+    }
+
+    #[inline(always)]
+    fn check(&self, pixels: usize, channels: usize) {
+        assert!(channels == self.channels, "sep_unit: channels of an output row");
+        assert!(self.floats.len() >= self.first + pixels * channels, "sep_unit: output row");
+    }
+
+    #[inline(always)]
+    unsafe fn start<L: Lanes, const P: usize>(&self, lanes: L, tile: Tile) -> [L::V; P] {
+        let mut sums = [lanes.zero(); P];
+        if self.add {
+            for (p, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                *sum = unsafe { lanes.load(self.floats.as_ptr().add(self.at(tile, p))) };
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    unsafe fn put<L: Lanes, const P: usize>(&mut self, lanes: L, tile: Tile, sums: [L::V; P]) {
+        for (p, sum) in sums.into_iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { lanes.store(self.floats.as_mut_ptr().add(self.at(tile, p)), sum) }
+        }
+    }
+}
+
+/// output\[p,c\] = Σ_t weights\[t,c\]·input\[p at tap t,c\], put where `out` says; a vector of output is a tick of `ahead`.
 #[inline(always)]
-pub(super) fn apply<L: Lanes, const ADD: bool>(
+pub(super) fn apply<L: Lanes>(
     lanes: L,
     taps: &Taps,
     weights: &[f32],
     input: &[f32],
-    output: &mut [f32],
     row: Row,
+    out: &mut impl Put,
+    ahead: &mut Ahead,
 ) {
-    let Row { pixels, channels, input_step, output_step } = row;
+    let Row { pixels, channels, input_step, first, step } = row;
     if pixels == 0 {
         return;
     }
@@ -61,31 +152,32 @@ pub(super) fn apply<L: Lanes, const ADD: bool>(
         assert!(weights.len() >= taps.weight_reach + channels, "sep_unit: depthwise weights");
         assert!(input.len() >= (pixels - 1) * input_step + taps.input_reach + channels, "sep_unit: input row");
     }
-    assert!(output.len() >= (pixels - 1) * output_step + channels, "sep_unit: output row");
-    let context = Context { taps: &taps.taps, weights: weights.as_ptr(), channels, input_step, output_step };
-    let (mut input, mut output, mut left) = (input.as_ptr(), output.as_mut_ptr(), pixels);
+    out.check(first + (pixels - 1) * step + 1, channels);
+    let context = Context { taps: &taps.taps, weights: weights.as_ptr(), input_step };
+    let (mut input, mut done) = (input.as_ptr(), 0);
     macro_rules! tiles {
-        ($pixels:literal, $vectors:literal) => {
-            while left >= $pixels {
-                // SAFETY: the asserts above: $pixels more pixels are there at `input` (with every tap) and `output`, channels of them, and
-                // weights of every tap.
-                unsafe { context.pixels::<L, $pixels, $vectors, ADD>(lanes, input, output) };
+        ($pixels:literal) => {
+            while pixels - done >= $pixels {
+                for channel in (0..channels).step_by(L::LANES) {
+                    let tile = Tile { pixel: first + done * step, step, channel };
+                    // SAFETY: the asserts above: $pixels more pixels are there at `input` (with every tap) and in `out`, a vector from `channel`
+                    // on, and weights of every tap.
+                    unsafe { context.tile::<L, $pixels>(lanes, input.add(channel), tile, out) }
+                }
+                ahead.tick($pixels * channels / L::LANES);
                 input = input.wrapping_add($pixels * input_step);
-                output = output.wrapping_add($pixels * output_step);
-                left -= $pixels;
+                done += $pixels;
             }
         };
     }
-    tiles!(8, 1);
-    tiles!(4, 2);
-    tiles!(2, 2);
-    tiles!(1, 2);
+    tiles!(8);
+    tiles!(1);
 }
 
 /// A square of K × K taps at stride 1.
 #[derive(Debug, Copy, Clone)]
 pub(super) struct Grid {
-    /// K: 3, 5 or 7.
+    /// K: 3 or 5.
     kernel: usize,
     /// Pixels between columns of taps.
     dilation: usize,
@@ -96,39 +188,38 @@ pub(super) struct Grid {
 impl Grid {
     /// `row` is the number of floats in a row of the input; none if the kernel has no code of its own.
     pub(super) fn new(kernel: usize, dilation: usize, row: usize) -> Option<Self> {
-        matches!(kernel, 3 | 5 | 7).then_some(Self { kernel, dilation, tap_row: dilation * row })
+        matches!(kernel, 3 | 5).then_some(Self { kernel, dilation, tap_row: dilation * row })
     }
 }
 
-/// output\[p,c\] (+)= Σ_{i,j} weights\[i·K + j,c\]·input\[p + d·j in row d·i,c\] for `pixels` pixels of `channels` = C′ floats, contiguous in
-/// input and output: added if `ADD`, else overwritten. `weights` is `[K², C′]`.
+/// output\[p,c\] = Σ_{i,j} weights\[i·K + j,c\]·input\[p + d·j in row d·i,c\] for `pixels` pixels of `channels` = C′ floats, contiguous in
+/// the input; put where `out` says. `weights` is `[K², C′]`. A vector of output is a tick of `ahead`.
 #[inline(always)]
-pub(super) fn apply_grid<L: Lanes, const ADD: bool>(
+pub(super) fn apply_grid<L: Lanes>(
     lanes: L,
     grid: Grid,
     weights: &[f32],
     input: &[f32],
-    output: &mut [f32],
     (pixels, channels): (usize, usize),
+    out: &mut impl Put,
+    ahead: &mut Ahead,
 ) {
     let Grid { kernel, dilation, tap_row } = grid;
     assert!(channels.is_multiple_of(L::LANES), "sep_unit: channels");
     assert!(weights.len() >= kernel * kernel * channels, "sep_unit: depthwise weights");
     let reach = (kernel - 1) * (tap_row + dilation * channels);
     assert!(input.len() >= reach + pixels * channels, "sep_unit: input row");
-    assert!(output.len() >= pixels * channels, "sep_unit: output row");
+    out.check(pixels, channels);
     // Every d-th pixel reads every d-th pixel: d rows without dilation.
     for class in 0..dilation.min(pixels) {
-        let context = GridContext { kernel, weights: weights.as_ptr(), channels, step: dilation * channels, tap_row };
+        let context = GridContext { kernel, dilation, weights: weights.as_ptr(), channels, tap_row, class };
         let count = (pixels - class).div_ceil(dilation);
-        let first = class * channels;
         // SAFETY: the asserts above: class + (count − 1)·d < pixels, and every tap of such a pixel is inside `input`.
         unsafe {
-            let (input, output) = (input.as_ptr().add(first), output.as_mut_ptr().add(first));
+            let input = input.as_ptr().add(class * channels);
             match kernel {
-                3 => context.pixels::<L, 3, ADD>(lanes, count, input, output),
-                5 => context.pixels::<L, 5, ADD>(lanes, count, input, output),
-                _ => context.pixels::<L, 7, ADD>(lanes, count, input, output),
+                3 => context.pixels::<L, 3>(lanes, count, input, out, ahead),
+                _ => context.pixels::<L, 5>(lanes, count, input, out, ahead),
             }
         }
     }
@@ -137,36 +228,39 @@ pub(super) fn apply_grid<L: Lanes, const ADD: bool>(
 /// What the tiles of a row share.
 struct GridContext {
     kernel: usize,
+    dilation: usize,
     weights: *const f32,
     channels: usize,
-    step: usize,
     tap_row: usize,
+    /// The first pixel.
+    class: usize,
 }
 
 impl GridContext {
     /// `count` pixels of all channels.
     ///
     /// # Safety
-    /// They are readable at `input` for every tap and writable at `output`; K² taps have weights.
+    /// They are readable at `input` for every tap, and `out` has room for them; K² taps have weights.
     #[inline(always)]
-    unsafe fn pixels<L: Lanes, const K: usize, const ADD: bool>(
+    unsafe fn pixels<L: Lanes, const K: usize>(
         &self,
         lanes: L,
         count: usize,
         input: *const f32,
-        output: *mut f32,
+        out: &mut impl Put,
+        ahead: &mut Ahead,
     ) {
         let mut done = 0;
         macro_rules! tiles {
             ($pixels:literal) => {
                 while count - done >= $pixels {
                     for channel in (0..self.channels).step_by(L::LANES) {
-                        let offset = done * self.step + channel;
+                        let pixel = self.class + done * self.dilation;
+                        let tile = Tile { pixel, step: self.dilation, channel };
+                        let offset = done * self.dilation * self.channels + channel;
                         // SAFETY: pixels done..done + $pixels are below `count`, and a vector from `channel` on is inside.
-                        unsafe {
-                            let weights = self.weights.add(channel);
-                            self.tile::<L, $pixels, K, ADD>(lanes, weights, input.add(offset), output.add(offset));
-                        }
+                        unsafe { self.tile::<L, $pixels, K>(lanes, input.add(offset), tile, out) }
+                        ahead.tick($pixels);
                     }
                     done += $pixels;
                 }
@@ -174,7 +268,6 @@ impl GridContext {
         }
         tiles!(8);
         tiles!(4);
-        tiles!(2);
         tiles!(1);
     }
 
@@ -183,25 +276,20 @@ impl GridContext {
     /// # Safety
     /// As for `pixels`; `self.kernel` is K.
     #[inline(always)]
-    unsafe fn tile<L: Lanes, const P: usize, const K: usize, const ADD: bool>(
+    unsafe fn tile<L: Lanes, const P: usize, const K: usize>(
         &self,
         lanes: L,
-        weights: *const f32,
         input: *const f32,
-        output: *mut f32,
+        tile: Tile,
+        out: &mut impl Put,
     ) {
-        let mut acc = [lanes.zero(); P];
         // Opaque, or the multiples of the step are computed, and spilled, before the loop over tiles: more of them than there are
         // registers.
-        let step = std::hint::black_box(self.step);
+        let step = std::hint::black_box(self.dilation * self.channels);
         // SAFETY: the caller's promise covers pixels p < P and with them the inputs i < P + K − 1 of K rows.
         unsafe {
-            if ADD {
-                for (p, acc) in acc.iter_mut().enumerate() {
-                    *acc = lanes.load(output.add(p * step));
-                }
-            }
-            let (mut row, mut weights) = (input, weights);
+            let mut acc = out.start::<L, P>(lanes, tile);
+            let (mut row, mut weights) = (input, self.weights.add(tile.channel));
             // As many as K, though the compiler must not know it: unrolled, the addresses of K rows are too many for the registers.
             for _ in 0..self.kernel {
                 let mut weight = [lanes.zero(); K];
@@ -226,12 +314,10 @@ impl GridContext {
                         }
                     )*};
                 }
-                inputs!(0 1 2 3 4 5 6 7 8 9 10 11 12 13);
+                inputs!(0 1 2 3 4 5 6 7 8 9 10 11);
                 row = row.wrapping_add(self.tap_row);
             }
-            for (p, &value) in acc.iter().enumerate() {
-                lanes.store(output.add(p * step), value);
-            }
+            out.put(lanes, tile, acc);
         }
     }
 }
@@ -240,78 +326,27 @@ impl GridContext {
 struct Context<'a> {
     taps: &'a [Tap],
     weights: *const f32,
-    channels: usize,
     input_step: usize,
-    output_step: usize,
 }
 
 impl Context<'_> {
-    /// `P` pixels, `V` vectors of channels at a time.
+    /// `P` pixels, one vector of channels: P independent chains.
     ///
     /// # Safety
-    /// `P` pixels of all channels are readable at `input` for every tap and writable at `output`; every tap has weights.
+    /// The vector is readable at `input` for P pixels and every tap, and `out` has room for it; every tap has weights.
     #[inline(always)]
-    unsafe fn pixels<L: Lanes, const P: usize, const V: usize, const ADD: bool>(
-        &self,
-        lanes: L,
-        input: *const f32,
-        output: *mut f32,
-    ) {
-        let mut channel = 0;
-        // SAFETY: channel + vectors·LANES ≤ channels at every call.
+    unsafe fn tile<L: Lanes, const P: usize>(&self, lanes: L, input: *const f32, tile: Tile, out: &mut impl Put) {
+        // SAFETY: the caller's promise covers every pixel p < P and every tap.
         unsafe {
-            while channel + V * L::LANES <= self.channels {
-                self.tile::<L, P, V, ADD>(lanes, channel, input, output);
-                channel += V * L::LANES;
-            }
-            while channel < self.channels {
-                self.tile::<L, P, 1, ADD>(lanes, channel, input, output);
-                channel += L::LANES;
-            }
-        }
-    }
-
-    /// `P` pixels, `V` vectors of channels from `channel` on: P·V independent chains.
-    ///
-    /// # Safety
-    /// As for `pixels`, and those channels are there.
-    #[inline(always)]
-    unsafe fn tile<L: Lanes, const P: usize, const V: usize, const ADD: bool>(
-        &self,
-        lanes: L,
-        channel: usize,
-        input: *const f32,
-        output: *mut f32,
-    ) {
-        let mut acc = [[lanes.zero(); V]; P];
-        // SAFETY: the caller's promise covers every pixel p < P, every tap and V vectors from `channel` on.
-        unsafe {
-            let (input, output, weights) = (input.add(channel), output.add(channel), self.weights.add(channel));
-            if ADD {
-                for (p, acc) in acc.iter_mut().enumerate() {
-                    for (v, acc) in acc.iter_mut().enumerate() {
-                        *acc = lanes.load(output.add(p * self.output_step + v * L::LANES));
-                    }
-                }
-            }
+            let mut acc = out.start::<L, P>(lanes, tile);
             for tap in self.taps {
-                let (input, weights) = (input.add(tap.input), weights.add(tap.weight));
-                let mut weight = [lanes.zero(); V];
-                for (v, weight) in weight.iter_mut().enumerate() {
-                    *weight = lanes.load(weights.add(v * L::LANES));
-                }
+                let weight = lanes.load(self.weights.add(tap.weight + tile.channel));
+                let input = input.add(tap.input);
                 for (p, acc) in acc.iter_mut().enumerate() {
-                    for (v, acc) in acc.iter_mut().enumerate() {
-                        let value = lanes.load(input.add(p * self.input_step + v * L::LANES));
-                        *acc = lanes.mul_add(weight[v], value, *acc);
-                    }
+                    *acc = lanes.mul_add(weight, lanes.load(input.add(p * self.input_step)), *acc);
                 }
             }
-            for (p, acc) in acc.iter().enumerate() {
-                for (v, &value) in acc.iter().enumerate() {
-                    lanes.store(output.add(p * self.output_step + v * L::LANES), value);
-                }
-            }
+            out.put(lanes, tile, acc);
         }
     }
 }

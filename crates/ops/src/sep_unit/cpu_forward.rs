@@ -3,6 +3,7 @@
 
 use super::UnitForward;
 use super::cpu::{Geometry, Padded, carve, carved_len, lanes_of, margin};
+use crate::ahead::{Ahead, Run};
 use crate::images::{Affine, Images};
 use crate::matrix::{self, Layout, Output, Packed, Strip};
 use crate::scratch;
@@ -148,8 +149,9 @@ impl Kernel for Chunk<'_> {
         for image in self.range {
             let x = &self.x[image * len..][..len];
             self.input.activate(lanes, self.images, x, self.affine, self.activated);
+            let next = self.x.get((image + 1) * len..(image + 2) * len).map(Run::from);
             let mut first = 0;
-            for unit in self.units {
+            for (index, unit) in self.units.iter().enumerate() {
                 let geometry = unit.geometry;
                 let c_out = geometry.shape.c_out;
                 let strip_sums = &mut self.strip_sums[..2 * geometry.c_out];
@@ -157,7 +159,9 @@ impl Kernel for Chunk<'_> {
                 // SAFETY: every image belongs to one chunk, and a chunk goes over it once per unit.
                 let z = unsafe { unit.z.part(image * z_len..(image + 1) * z_len) };
                 let sums = &mut self.sums[first..first + 2 * c_out];
-                unit.image(lanes, self.activated, self.strip, z, strip_sums, sums);
+                let next = next.filter(|_| index + 1 == self.units.len());
+                let mut ahead = Ahead::new([Run::from(&*z)].into_iter().chain(next), geometry.vectors(L::LANES));
+                unit.image(lanes, self.activated, (self.strip, strip_sums), z, sums, &mut ahead);
                 first += 2 * c_out;
             }
         }
@@ -172,19 +176,17 @@ impl Unit<'_> {
         &self,
         lanes: L,
         activated: &[f32],
-        strip: &mut [f32],
+        (strip, strip_sums): (&mut [f32], &mut [f32]),
         z: &mut [f32],
-        strip_sums: &mut [f32],
         sums: &mut [f64],
+        ahead: &mut Ahead,
     ) {
         let geometry = self.geometry;
         let (h, w) = geometry.out;
         let (c, c_out) = (geometry.input.c, geometry.shape.c_out);
         for first in (0..h).step_by(geometry.strip_rows) {
             let rows = geometry.strip_rows.min(h - first);
-            for r in 0..rows {
-                geometry.depthwise_row(lanes, self.depthwise, activated, first + r, &mut strip[r * w * c..]);
-            }
+            geometry.depthwise_rows(lanes, self.depthwise, activated, first..first + rows, strip, ahead);
             strip_sums.fill(0.0);
             matrix::product(
                 lanes,

@@ -63,6 +63,22 @@ impl Plan {
         }
     }
 
+    /// Rows of the input, of `h`, that nothing but the first `rows` rows of z has to do with.
+    pub(super) fn rows_back(&self, rows: usize, h: usize) -> usize {
+        if rows == self.geometry.out.0 {
+            h
+        } else {
+            // Input row i reads the rows of the padded gradient up to i/s + 2·margin, of which the first `margin` are no rows of z.
+            (rows.saturating_sub(self.gradient.margin) * self.geometry.shape.stride).min(h)
+        }
+    }
+
+    /// Vectors of `lanes` floats that one image's depthwise sums make, here and back.
+    pub(super) fn vectors(&self, images: Images, lanes: usize) -> usize {
+        let back = images.image_pixels() * self.geometry.input.c / lanes;
+        if self.with_weights { back + self.geometry.vectors(lanes) } else { back }
+    }
+
     pub(super) fn pointwise_len(&self) -> usize {
         self.geometry.shape.c_out * self.geometry.input.c
     }
