@@ -1,6 +1,7 @@
 //! Work cut between threads: how a batch is cut into tasks, and a slice that tasks write disjoint parts of where the
 //! parts are not what `par_chunks_mut` cuts. Refuses to check disjointness: that is the promise of its caller.
 
+use crate::ahead::Run;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -34,11 +35,6 @@ impl<'a, T> Shared<'a, T> {
         Self { pointer: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
     }
 
-    /// Where the element at `index` is, which may lie outside of the slice.
-    pub(crate) fn address(self, index: usize) -> *const T {
-        self.pointer.wrapping_add(index)
-    }
-
     /// The elements in `range`.
     ///
     /// # Safety
@@ -50,5 +46,13 @@ impl<'a, T> Shared<'a, T> {
         assert!(range.start <= range.end && range.end <= self.len, "Shared::part: {range:?} of {}", self.len);
         // SAFETY: the range lies in the slice, which stays borrowed for 'a, and the caller promises that it is the only one.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
+    }
+}
+
+impl Shared<'_, f32> {
+    /// The `index`-th of `count` equal parts, to be asked for; it may lie outside of the slice, or be another's.
+    pub(crate) fn run(self, index: usize, count: usize) -> Run {
+        let len = self.len / count.max(1);
+        Run::new(self.pointer.wrapping_add(index * len), len)
     }
 }

@@ -397,14 +397,16 @@ impl ConvNetwork {
         let images = ws.slot(&self.images);
         ws.activations.write(images).copy_from_slice(input.images);
         let mut pass = Forward { ws, input: *input, statistics };
-        self.stem.forward(&mut pass, &self.images);
-        for (layer, cell) in self.cells.iter().enumerate() {
-            cell.forward(&mut pass);
-            if let Some((_, auxiliary)) = self.auxiliary.as_ref().filter(|(at, _)| *at == layer) {
-                auxiliary.forward(&mut pass, &cell.output.parts);
+        in_pool(|| {
+            self.stem.forward(&mut pass, &self.images);
+            for (layer, cell) in self.cells.iter().enumerate() {
+                cell.forward(&mut pass);
+                if let Some((_, auxiliary)) = self.auxiliary.as_ref().filter(|(at, _)| *at == layer) {
+                    auxiliary.forward(&mut pass, &cell.output.parts);
+                }
             }
-        }
-        self.classifier.forward(&mut pass, &self.output().parts);
+            self.classifier.forward(&mut pass, &self.output().parts);
+        });
         Ok(())
     }
 
@@ -504,18 +506,26 @@ impl ConvNetwork {
             return Err(Error::Length { operation: "backward", what, actual, expected });
         }
         let mut pass = Backward::new(ws, *input, theta, weights, self.buffers, &self.temporaries);
-        self.classifier.backward(&mut pass, &self.output().gradients);
-        for (layer, cell) in self.cells.iter().enumerate().rev() {
-            if let Some((_, auxiliary)) = self.auxiliary.as_ref().filter(|(at, _)| *at == layer) {
-                auxiliary.backward(&mut pass, &cell.output.parts, &cell.output.gradients);
-            }
-            cell.backward(&mut pass);
-        }
         let wanted: &[Buffer] = if images.is_some() { std::slice::from_ref(&self.d_images) } else { &[] };
-        self.stem.backward(&mut pass, &self.images, wanted);
+        in_pool(|| {
+            self.classifier.backward(&mut pass, &self.output().gradients);
+            for (layer, cell) in self.cells.iter().enumerate().rev() {
+                if let Some((_, auxiliary)) = self.auxiliary.as_ref().filter(|(at, _)| *at == layer) {
+                    auxiliary.backward(&mut pass, &cell.output.parts, &cell.output.gradients);
+                }
+                cell.backward(&mut pass);
+            }
+            self.stem.backward(&mut pass, &self.images, wanted);
+        });
         if let Some(images) = images {
             images.copy_from_slice(ws.activations.read(ws.slot(&self.d_images)));
         }
         Ok(())
     }
+}
+
+/// Runs `pass` on a thread of the rayon pool: a pass is a thousand short parallel loops, and a thread outside of the pool would
+/// have to be woken after each.
+fn in_pool(pass: impl FnOnce() + Send) {
+    rayon::scope(|_| pass());
 }

@@ -3,6 +3,7 @@
 
 use super::gather::{Window, gather};
 use super::{Branch, ConvShape, Input};
+use crate::ahead::{Ahead, Run};
 use crate::channels::add_up;
 use crate::images::Images;
 use crate::matrix::{Layout, Output, Packed, Strip, pack, product};
@@ -10,9 +11,44 @@ use crate::scratch;
 use crate::simd::{InstructionSet, Kernel, Lanes, MAX_LANES};
 use rayon::prelude::*;
 
-/// Output pixels of a strip: a multiple of every register tile, about 24 KiB of unfolded input.
+/// Output pixels that a product is made of at a time, between which memory is asked for: a multiple of every register tile.
+const BLOCK: usize = 24;
+
+/// Output pixels of a strip: a multiple of `BLOCK` or half of it, about 24 KiB of unfolded input.
 pub(super) fn strip_rows(shape: ConvShape) -> usize {
     (6144 / shape.depth().max(1)).clamp(12, 96) / 12 * 12
+}
+
+/// [`product`] of a strip in blocks of pixels, each of which is a tick of `ahead`.
+#[inline(always)]
+pub(super) fn product_by_blocks<L: Lanes>(
+    lanes: L,
+    strip: Strip,
+    packed: Packed,
+    output: Output,
+    mut sums: Option<&mut [f32]>,
+    ahead: &mut Ahead,
+) {
+    let Output { data, stride, columns } = output;
+    for start in (0..strip.rows).step_by(BLOCK) {
+        let rows = BLOCK.min(strip.rows - start);
+        let block = Strip { data: &strip.data[start * strip.stride..], rows, ..strip };
+        let output = Output { data: &mut data[start * stride..], stride, columns };
+        product(lanes, block, packed, output, sums.as_deref_mut());
+        ahead.tick(1);
+    }
+}
+
+/// Ticks that the product of a strip of `rows` pixels is.
+pub(super) fn ticks_of(rows: usize) -> usize {
+    rows.div_ceil(BLOCK)
+}
+
+/// Ticks that the products of all branches and strips of an image are.
+pub(super) fn ticks(out: Images, shape: ConvShape, branches: &[Branch]) -> usize {
+    let rows = strip_rows(shape);
+    let (strips, rest) = (out.image_pixels() / rows, out.image_pixels() % rows);
+    (strips * ticks_of(rows) + ticks_of(rest)) * branches.len()
 }
 
 /// Shape of z.
@@ -141,6 +177,9 @@ impl Kernel for ForwardImage<'_> {
         if let Some(sums) = &mut sums {
             sums.fill(0.0);
         }
+        // z is written soon, and this thread most likely goes on with the next image.
+        let runs = [Run::from(&*z)].into_iter().chain(input.runs(image + 1));
+        let mut ahead = Ahead::new(runs, ticks(out, shape, branches));
         for start in (0..out.image_pixels()).step_by(rows) {
             let pixels = start..(start + rows).min(out.image_pixels());
             let mut gathered = None;
@@ -157,13 +196,13 @@ impl Kernel for ForwardImage<'_> {
                 let strip_sums = &mut strip_sums[..2 * columns];
                 if let Some(sums) = &mut sums {
                     strip_sums.fill(0.0);
-                    product(lanes, strip, packed, output, Some(strip_sums));
+                    product_by_blocks(lanes, strip, packed, output, Some(strip_sums), &mut ahead);
                     for c in 0..branch.c_out {
                         sums[column + c] += f64::from(strip_sums[c]);
                         sums[out.c + column + c] += f64::from(strip_sums[columns + c]);
                     }
                 } else {
-                    product(lanes, strip, packed, output, None);
+                    product_by_blocks(lanes, strip, packed, output, None, &mut ahead);
                 }
                 column += branch.c_out;
             }

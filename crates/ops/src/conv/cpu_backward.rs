@@ -2,12 +2,13 @@
 //! unfolded input for the gradient of the weights and with the weights for that of the input, which is folded back at once.
 //! Refuses to store an unfolded input or a dz.
 
-use super::cpu::{output, pack_all, packing_len, strip_rows};
+use super::cpu::{output, pack_all, packing_len, product_by_blocks, strip_rows, ticks, ticks_of};
 use super::gather::{Window, gather, scatter};
 use super::{Branch, ConvShape, Gradients, Input};
+use crate::ahead::Ahead;
 use crate::channels::{add_run, add_up, dot_products, fold, longest_period, period};
 use crate::images::{Images, Upstream, Write};
-use crate::matrix::{Output, Packed, Strip, accumulate_outer, product};
+use crate::matrix::{Output, Packed, Strip, accumulate_outer};
 use crate::scratch;
 use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes, MAX_LANES};
@@ -255,6 +256,11 @@ fn image_strips<L: Lanes>(lanes: L, call: &Call, image: usize, store: bool, weig
     let (dz, scratch) = scratch.split_at_mut(call.dz_len(out));
     let strip = &mut scratch[..rows * depth];
     let stride = out.c.next_multiple_of(L::LANES);
+    // This thread most likely goes on with the next image.
+    let gradients = call.d_parts.iter().flatten().map(|gradient| gradient.run(image + 1, input.images.n));
+    let runs = call.upstream.runs(out, image + 1).chain(input.runs(image + 1)).chain(gradients);
+    let products = usize::from(call.wants_weights) + usize::from(call.wants_parts);
+    let mut ahead = Ahead::new(runs, products * ticks(out, shape, branches));
     for start in (0..out.image_pixels()).step_by(rows) {
         let pixels = start..(start + rows).min(out.image_pixels());
         let rows = pixels.len();
@@ -273,6 +279,7 @@ fn image_strips<L: Lanes>(lanes: L, call: &Call, image: usize, store: bool, weig
                 let other = Strip { data: &dz[column..], rows, stride };
                 let strip = Strip { data: strip, rows, stride: depth };
                 accumulate_outer(lanes, strip, depth, other, columns(branch), here);
+                ahead.tick(ticks_of(rows));
                 rest = others;
                 column += branch.c_out;
             }
@@ -282,7 +289,7 @@ fn image_strips<L: Lanes>(lanes: L, call: &Call, image: usize, store: bool, weig
             for (branch, &packed) in branches.iter().zip(call.packed) {
                 let dz = Strip { data: &dz[column..], rows, stride };
                 let output = Output { data: &mut strip[..], stride: depth, columns: depth };
-                product(lanes, dz, packed, output, None);
+                product_by_blocks(lanes, dz, packed, output, None, &mut ahead);
                 let window = Window { input, shape, offset: branch.offset, image };
                 // SAFETY: this task alone has this image.
                 unsafe { scatter(lanes, &window, pixels.clone(), strip, call.d_parts, store) };

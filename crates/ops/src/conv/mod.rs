@@ -8,6 +8,7 @@
 //! z\[n, y, x, o\] = Σ_{ky,kx,i} weight\[o, i, ky, kx\] · ũ\[n, y·s_y + ky + offset_y, x·s_x + kx + offset_x, i\], where ũ is the activated
 //! input and 0 outside of the image (after the activation: the halo is 0, not relu(b)).
 
+use crate::ahead::Run;
 use crate::images::{Affine, Images, Upstream, Write};
 use crate::profile::{self, Work};
 use crate::simd::InstructionSet;
@@ -82,6 +83,14 @@ pub struct Input<'a> {
     pub parts: &'a [&'a [f32]],
     /// What they go through first.
     pub activation: Activation<'a>,
+}
+
+impl Input<'_> {
+    /// One image of every part; nothing past the last.
+    fn runs(&self, image: usize) -> impl Iterator<Item = Run> {
+        let n = self.images.n.max(1);
+        self.parts.iter().filter_map(move |part| part.chunks_exact((part.len() / n).max(1)).nth(image)).map(Run::from)
+    }
 }
 
 /// z of all branches on the selected instruction set; `sums` is overwritten with `[Σz | Σz²]` per channel.

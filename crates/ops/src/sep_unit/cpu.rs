@@ -18,7 +18,7 @@ const STRIP_BYTES: usize = 6 * 1024;
 const TILE_ROWS: usize = 12;
 
 /// An image with `margin` zeros on every side.
-#[derive(Debug, Copy, Clone)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(super) struct Padded {
     /// Zeros on every side.
     pub(super) margin: usize,
@@ -63,7 +63,7 @@ impl Padded {
         }
     }
 
-    /// Fills `out` with relu(a·x + b) of one image x `[H, W, C]`, zeros around it (overwritten).
+    /// Fills the inside of `out` with relu(a·x + b) of one image x `[H, W, C]`.
     #[inline(always)]
     pub(super) fn activate<L: Lanes>(
         self,
@@ -75,7 +75,6 @@ impl Padded {
     ) {
         let (c, w) = (images.c, images.w);
         assert!(x.len() == images.image_len() && out.len() >= self.len(), "sep_unit: an image of {images:?}");
-        self.clear_margin(out);
         for row in 0..images.h {
             let from = &x[row * w * c..][..w * c];
             let to = &mut out[self.at(row + self.margin, self.margin)..][..w * self.c];

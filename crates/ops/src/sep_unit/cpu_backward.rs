@@ -34,7 +34,8 @@ pub(super) fn backward(
     let lanes = lanes_of(set);
     let c = round_up(images.c, lanes);
     let input = Padded::new(images.h, images.w, c, margin(units.iter().map(|unit| unit.shape)));
-    let plans: Vec<_> = units.iter().map(|unit| Plan::new(unit, images, input, lanes)).collect();
+    let around_gradient = units.iter().map(|unit| Plan::margin(unit.shape)).max().unwrap_or(0);
+    let plans: Vec<_> = units.iter().map(|unit| Plan::new(unit, images, input, around_gradient, lanes)).collect();
 
     let packed_len = plans.iter().map(Plan::packed_len).sum();
     let mut memory = scratch::take(packed_len);
@@ -216,8 +217,10 @@ impl Kernel for Chunk<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(mut self, lanes: L) {
+        self.input.clear_margin(self.buffers.activated);
+        let mut padded = None;
         for image in self.range.clone() {
-            self.image(lanes, image);
+            self.image(lanes, image, &mut padded);
         }
     }
 }
@@ -226,7 +229,7 @@ impl Chunk<'_> {
     /// One image back through all units: all but the last add to the gradient of the activated image, which the last one, row by
     /// row, makes du of.
     #[inline(always)]
-    fn image<L: Lanes>(&mut self, lanes: L, image: usize) {
+    fn image<L: Lanes>(&mut self, lanes: L, image: usize, padded: &mut Option<Padded>) {
         let (images, input) = (self.images, self.input);
         let here = image * images.image_len()..(image + 1) * images.image_len();
         let next = here.end..here.end + images.image_len();
@@ -234,7 +237,7 @@ impl Chunk<'_> {
         let Buffers { activated, d_activated, gradient, dz, y, sums: row_sums } = &mut self.buffers;
         input.activate(lanes, images, x, self.affine, activated);
         let activated = &**activated;
-        let mut strips = Strips { images, image, activated, gradient, dz, y };
+        let mut strips = Strips { images, image, activated, gradient, padded, dz, y };
         let others = &self.units[..self.units.len().saturating_sub(1)];
         for (index, unit) in others.iter().enumerate() {
             let mut ahead = Ahead::new(self.units[index + 1].runs(images, image), unit.plan.vectors(images, L::LANES));
@@ -253,7 +256,7 @@ impl Chunk<'_> {
         // This thread most likely goes on with the next image.
         let runs = self.units[0].runs(images, image + 1);
         let runs = runs.chain(self.x.get(next.clone()).map(Run::from));
-        let runs = runs.chain([Run::new(self.du.address(next.start), next.len())]);
+        let runs = runs.chain([self.du.run(image + 1, images.n)]);
         let mut ahead = Ahead::new(runs, unit.plan.vectors(images, L::LANES));
         let weights = &mut self.weights[unit.weights.clone()];
         unit.image(lanes, &mut strips, weights, &mut To::Finish(finish), &mut ahead);
@@ -266,6 +269,8 @@ struct Strips<'a> {
     image: usize,
     activated: &'a [f32],
     gradient: &'a mut [f32],
+    /// The shape of `gradient` of which the margin is clear.
+    padded: &'a mut Option<Padded>,
     dz: &'a mut [f32],
     y: &'a mut [f32],
 }
@@ -280,13 +285,17 @@ impl Unit<'_> {
     /// they depend on are there, while those are in the first-level cache.
     #[inline(always)]
     fn image<L: Lanes>(&self, lanes: L, strips: &mut Strips, weights: &mut [f32], to: &mut To, ahead: &mut Ahead) {
-        let Strips { images, image, activated, ref mut gradient, ref mut dz, ref mut y } = *strips;
+        let Strips { images, image, activated, ref mut gradient, padded: ref mut clear, ref mut dz, ref mut y } =
+            *strips;
         let Plan { geometry, gradient: padded, .. } = self.plan;
         let (shape, input) = (geometry.shape, geometry.input);
         let (h, w) = geometry.out;
         let c = input.c;
         let (d_depthwise, d_pointwise) = weights.split_at_mut(weights.len().min(geometry.depthwise_len()));
-        padded.clear_margin(gradient);
+        if **clear != Some(*padded) {
+            padded.clear_margin(gradient);
+            **clear = Some(*padded);
+        }
         let mut back = 0;
         for first in (0..h).step_by(geometry.strip_rows) {
             let rows = geometry.strip_rows.min(h - first);
@@ -341,9 +350,9 @@ impl Unit<'_> {
         to: &mut To,
         ahead: &mut Ahead,
     ) {
-        let Plan { geometry, gradient: padded, back, .. } = self.plan;
+        let Plan { geometry, back, .. } = self.plan;
         let (step, channels) = (geometry.shape.stride, geometry.input.c);
-        let from = &gradient[padded.at(row / step, 0)..];
+        let from = &gradient[self.plan.first_gradient(row)..];
         match back {
             Back::Reversed(grid) => apply_grid(lanes, *grid, self.back, from, (images.w, channels), to, ahead),
             Back::Classes(classes) => {

@@ -146,6 +146,7 @@ impl Kernel for Chunk<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
         let len = self.images.image_len();
+        self.input.clear_margin(self.activated);
         for image in self.range {
             let x = &self.x[image * len..][..len];
             self.input.activate(lanes, self.images, x, self.affine, self.activated);

@@ -1,17 +1,19 @@
 //! A unit's backward on images of one size: where its gradients lie, which taps lead back onto the input, and how the
 //! weight gradients of the tasks are added up. Refuses to touch pixels.
 
-use super::UnitBackward;
 use super::cpu::{Geometry, Padded, carved_len};
 use super::cpu_depthwise::{Grid, Tap, Taps};
+use super::{UnitBackward, UnitShape};
 use crate::images::Images;
 use rayon::prelude::*;
 
 /// A unit on images of one size, backward.
 pub(super) struct Plan {
     pub(super) geometry: Geometry,
-    /// Gradient of the depthwise output, padded.
+    /// Gradient of the depthwise output, padded as far as the call's units need.
     pub(super) gradient: Padded,
+    /// How much of its margin this unit needs, ⌈padding/s⌉.
+    margin: usize,
     pub(super) back: Back,
     pub(super) with_weights: bool,
 }
@@ -25,15 +27,17 @@ pub(super) enum Back {
 }
 
 impl Plan {
-    pub(super) fn new(unit: &UnitBackward, images: Images, input: Padded, lanes: usize) -> Self {
+    /// `margin` is the largest [`Plan::margin`] of the call's units.
+    pub(super) fn new(unit: &UnitBackward, images: Images, input: Padded, margin: usize, lanes: usize) -> Self {
         let shape = unit.shape;
         let (k, s, d, padding) = (shape.kernel, shape.stride, shape.dilation, shape.padding());
         let geometry = Geometry::new(shape, images, input, lanes);
         // Output pixel o reads input o·s + t·d − padding with tap t; so input i = s·j + a is read by o = j + (a + padding − t·d)/s for
         // the taps where that is whole. The smallest o is −⌈padding/s⌉, the largest less than ⌈padding/s⌉ past the end.
-        let gradient = Padded::new(geometry.out.0, geometry.out.1, input.c, padding.div_ceil(s));
+        let gradient = Padded::new(geometry.out.0, geometry.out.1, input.c, margin);
+        let margin = Self::margin(shape);
         let reader = |class: usize, tap: usize| {
-            let distance = class + padding + gradient.margin * s;
+            let distance = class + padding + margin * s;
             distance.checked_sub(tap * d).filter(|distance| distance % s == 0).map(|distance| distance / s)
         };
         let grid = if s == 1 { Grid::new(k, d, gradient.row()) } else { None };
@@ -47,7 +51,18 @@ impl Plan {
             })
             .collect();
         let back = grid.map_or(Back::Classes(classes), Back::Reversed);
-        Self { geometry, gradient, back, with_weights: unit.weights.is_some() }
+        Self { geometry, gradient, margin, back, with_weights: unit.weights.is_some() }
+    }
+
+    /// Zeros that a unit needs around the gradient of its depthwise output.
+    pub(super) fn margin(shape: UnitShape) -> usize {
+        shape.padding().div_ceil(shape.stride)
+    }
+
+    /// Offset in the padded gradient of the first pixel that input pixel (row, 0) reads.
+    pub(super) fn first_gradient(&self, row: usize) -> usize {
+        let inset = self.gradient.margin - self.margin;
+        self.gradient.at(row / self.geometry.shape.stride + inset, inset)
     }
 
     /// Packs depthwise weights `[k², C′]` in the order of the taps back (overwritten).
@@ -68,8 +83,8 @@ impl Plan {
         if rows == self.geometry.out.0 {
             h
         } else {
-            // Input row i reads the rows of the padded gradient up to i/s + 2·margin, of which the first `margin` are no rows of z.
-            (rows.saturating_sub(self.gradient.margin) * self.geometry.shape.stride).min(h)
+            // Input row i reads the rows of z up to i/s + margin.
+            (rows.saturating_sub(self.margin) * self.geometry.shape.stride).min(h)
         }
     }
 
