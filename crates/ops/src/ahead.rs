@@ -77,6 +77,26 @@ impl Ahead {
     }
 }
 
+/// Asks for a few floats that are needed next, into the first-level cache.
+#[inline(always)]
+pub(crate) fn ask_for(floats: &[f32]) {
+    for at in (0..floats.len()).step_by(FLOATS_PER_LINE) {
+        ask(floats.as_ptr().wrapping_add(at));
+    }
+}
+
+/// Asks for the cache line at `address`, into the first-level cache.
+#[inline(always)]
+pub(crate) fn ask(address: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as for `prefetch`.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// Asks for the cache line at `address` to be brought into the second-level cache; nothing where the target has no such
 /// instruction.
 #[inline(always)]

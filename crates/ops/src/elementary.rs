@@ -73,8 +73,8 @@ fn tanh_near<L: Lanes>(x: f32) -> f32 {
     mul_add::<L>(p * z, x, x)
 }
 
-/// tanh x and 1/(1 + e^−x) out of one exponential, e = e^−|x|, and one division, by (1 + e)·(1 + e²). Errors ≤ 3 and ≤ 3.5 ulp (for
-/// x ≥ −87).
+/// tanh x and 1/(1 + e^−x) out of one exponential, e = e^−|x|, and one division, by (1 + e)·(1 + e²). Errors ≤ 4 ulp for
+/// x ≥ −87.
 #[inline(always)]
 pub(crate) fn tanh_and_sigmoid<L: Lanes>(x: f32) -> (f32, f32) {
     let e = exp_nonpositive::<L>(-x.abs());
@@ -142,10 +142,10 @@ mod tests {
                 (Which::Sigmoid, 1.0, 1e30, 2.2),
                 (Which::Tanh, -1.0, 1e30, 1.6),
                 (Which::Tanh, 1.0, 1e30, 1.6),
-                (Which::TanhOfBoth, -1.0, 1e30, 3.0),
-                (Which::TanhOfBoth, 1.0, 1e30, 3.0),
-                (Which::SigmoidOfBoth, -1.0, 87.0, 3.5),
-                (Which::SigmoidOfBoth, 1.0, 1e30, 3.5),
+                (Which::TanhOfBoth, -1.0, 1e30, 4.0),
+                (Which::TanhOfBoth, 1.0, 1e30, 4.0),
+                (Which::SigmoidOfBoth, -1.0, 87.0, 4.0),
+                (Which::SigmoidOfBoth, 1.0, 1e30, 4.0),
             ] {
                 let points = sample(sign, largest);
                 let mut values = points.clone();

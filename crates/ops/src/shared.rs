@@ -1,7 +1,8 @@
 //! Work cut between threads: how a batch is cut into tasks, and a slice that tasks write disjoint parts of where the
 //! parts are not what `par_chunks_mut` cuts. Refuses to check disjointness: that is the promise of its caller.
 
-use crate::ahead::Run;
+use crate::ahead::{self, Run};
+use crate::aligned::FLOATS_PER_LINE;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -50,6 +51,14 @@ impl<'a, T> Shared<'a, T> {
 }
 
 impl Shared<'_, f32> {
+    /// Asks for the elements in `range`, which may be another's.
+    #[inline(always)]
+    pub(crate) fn ask(self, range: Range<usize>) {
+        for at in range.step_by(FLOATS_PER_LINE) {
+            ahead::ask(self.pointer.wrapping_add(at));
+        }
+    }
+
     /// The `index`-th of `count` equal parts, to be asked for; it may lie outside of the slice, or be another's.
     pub(crate) fn run(self, index: usize, count: usize) -> Run {
         let len = self.len / count.max(1);

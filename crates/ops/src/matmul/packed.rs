@@ -2,8 +2,8 @@
 //! once and then only streamed. Refuses to lay out the other factor, which has few rows and stays in the second-level cache.
 //!
 //! out\[m,n\] (+)= Σ_k a\[m,k\]·b\[k,n\]. A block of b's columns is cut into panels of three vectors, each `[K, 3·lanes]` and contiguous;
-//! a tile of some rows of `a` and one panel is summed in registers over at most `DEPTH` k at a time, in ascending order. A panel is a
-//! task: it is read once from memory and stays in the second-level cache while the rows pass.
+//! a tile of some rows of `a` and one panel is summed in registers over at most `DEPTH` k at a time, in ascending order. A panel and
+//! some rows are a task: the panel is read once from memory and stays in the second-level cache while the rows pass.
 
 use super::{Matrix, MatrixMut};
 use crate::aligned::AlignedBuffer;
@@ -17,6 +17,8 @@ use std::ops::Range;
 
 /// Vectors of a panel's row; with four rows of `a` they fill 16 registers, with eight 32.
 const PANEL: usize = 3;
+/// Rows of `a` of a task: enough to make up for reading the panel, few enough for tasks to go into any number of threads.
+const ROWS: usize = 128;
 /// Rows of a panel between two visits to the output.
 const DEPTH: usize = 1024;
 
@@ -105,11 +107,14 @@ pub fn multiply_packed(a: Matrix, b: &Packed, rows: Range<usize>, blocks: Range<
     let panels = b.columns.div_ceil(width);
     let shared = Shared::new(out.data);
     let panel_len = b.rows * width;
-    (0..blocks.len() * panels).into_par_iter().for_each(|task| {
-        let (block, column) = (task / panels, task % panels * width);
+    let parts = m.div_ceil(ROWS);
+    (0..blocks.len() * panels * parts).into_par_iter().for_each(|task| {
+        let (panel, part) = (task / parts, task % parts);
+        let (block, column) = (panel / panels, panel % panels * width);
         b.set.run(Product {
             a,
-            panel: &b.data.as_slice()[(blocks.start * panels + task) * panel_len..][..panel_len],
+            rows_of_a: part * ROWS..m.min((part + 1) * ROWS),
+            panel: &b.data.as_slice()[(blocks.start * panels + panel) * panel_len..][..panel_len],
             rows: rows.clone(),
             out: shared,
             out_start: block * b.columns + column,
@@ -132,9 +137,10 @@ impl Kernel for PanelWidth {
     }
 }
 
-/// One panel.
+/// One panel and some rows.
 struct Product<'a> {
     a: Matrix<'a>,
+    rows_of_a: Range<usize>,
     panel: &'a [f32],
     /// The rows of b that `a` meets.
     rows: Range<usize>,
@@ -156,12 +162,14 @@ impl Kernel for Product<'_> {
         // At least once: a sum over no k is 0.
         loop {
             let here = depth..self.rows.end.min(depth + DEPTH);
-            let mut row = 0;
-            while row < self.a.place.rows {
-                row += match self.a.place.rows - row {
-                    8.. if L::MANY_REGISTERS => self.some::<L, 8>(lanes, row, here.clone()),
-                    4.. => self.some::<L, 4>(lanes, row, here.clone()),
-                    _ => self.some::<L, 1>(lanes, row, here.clone()),
+            let mut row = self.rows_of_a.start;
+            while row < self.rows_of_a.end {
+                row += match (self.rows_of_a.end - row, self.columns.div_ceil(L::LANES)) {
+                    (8.., PANEL) if L::MANY_REGISTERS => self.some::<L, 8, PANEL>(lanes, row, here.clone()),
+                    (8.., _) if L::MANY_REGISTERS => self.some::<L, 8, 2>(lanes, row, here.clone()),
+                    (4.., PANEL) => self.some::<L, 4, PANEL>(lanes, row, here.clone()),
+                    (4.., _) => self.some::<L, 4, 2>(lanes, row, here.clone()),
+                    _ => self.some::<L, 1, PANEL>(lanes, row, here.clone()),
                 };
             }
             depth = here.end;
@@ -173,10 +181,10 @@ impl Kernel for Product<'_> {
 }
 
 impl Product<'_> {
-    /// `R` rows of the output from `row` on: the sum over the rows `depth` of b, added to what stands there unless it is the first of
+    /// `R` rows and `V` vectors of the output from `row` on: the sum over the rows `depth` of b, added to what stands there unless it is the first of
     /// an overwritten output. Returns `R`.
     #[inline(always)]
-    fn some<L: Lanes, const R: usize>(&self, lanes: L, row: usize, depth: Range<usize>) -> usize {
+    fn some<L: Lanes, const R: usize, const V: usize>(&self, lanes: L, row: usize, depth: Range<usize>) -> usize {
         let width = PANEL * L::LANES;
         let (k, stride, columns) = (depth.len(), self.a.place.row_stride, self.columns);
         let b = &self.panel[depth.start * width..depth.end * width];
@@ -187,7 +195,7 @@ impl Product<'_> {
             // SAFETY: tasks have different panels and rows are apart, so no other live part overlaps this one.
             unsafe { self.out.part(start..start + columns) }
         });
-        let mut acc = [[lanes.zero(); PANEL]; R];
+        let mut acc = [[lanes.zero(); V]; R];
         // SAFETY: every row of `out` has `columns` floats, of which vector v takes what is left from v·LANES on; R rows of k floats at
         // `a` and k rows of `width` at `b` are there, as asserted.
         unsafe {

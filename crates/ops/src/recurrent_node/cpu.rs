@@ -3,6 +3,7 @@
 
 use super::{Edge, EdgeBackward, Function, Mix, NodeShape, Normalization, NormalizationBackward};
 use crate::{
+    ahead::ask_for,
     batch_norm::{EPS, MOMENTUM},
     elementary::{mul_add, sigmoid, tanh, tanh_and_sigmoid},
     shared::Shared,
@@ -77,6 +78,13 @@ impl Kernel for ForwardBlock<'_> {
                 let gate = &edge.gates[b * edge.stride..];
                 let gates = (&gate[columns.clone()], &gate[hidden + columns.start..hidden + columns.end]);
                 let state = &edge.state[row(b)];
+                if b + 1 < batch {
+                    // Rows of gates are far apart: no stream that the machine would run ahead of.
+                    let gate = &edge.gates[(b + 1) * edge.stride..];
+                    ask_for(&gate[columns.clone()]);
+                    ask_for(&gate[hidden + columns.start..hidden + columns.end]);
+                    ask_for(&edge.state[row(b + 1)]);
+                }
                 if e == 0 {
                     edge_forward::<L, true>(edge.mix, state, gates, out);
                 } else {
@@ -276,6 +284,13 @@ impl Kernel for BackwardBlock<'_> {
                             edge.gates.part(gates + hidden..gates + hidden + width),
                         )
                     };
+                    if b + 1 < batch {
+                        let (next, gates) = (row.start + hidden..row.end + hidden, gates + edge.stride);
+                        ask_for(&edge.state[next.clone()]);
+                        edge.d_state.ask(next.clone());
+                        edge.gates.ask(gates..gates + width);
+                        edge.gates.ask(gates + hidden..gates + hidden + width);
+                    }
                     let row = Row { g, s: &edge.state[row], c, h, d_state };
                     edge_backward::<L>(edge.mix, edge.wants_mix, row, &mut sums);
                 }
