@@ -57,33 +57,13 @@ pub(crate) fn tanh<L: Lanes>(x: f32) -> f32 {
     let magnitude = x.abs();
     let e = exp_nonpositive::<L>(-2.0 * magnitude);
     let far = ((1.0 - e) / (1.0 + e)).copysign(x);
-    if magnitude < NEAR { tanh_near::<L>(x) } else { far }
-}
-
-/// Below this, tanh is a polynomial.
-const NEAR: f32 = 0.625;
-
-#[inline(always)]
-fn tanh_near<L: Lanes>(x: f32) -> f32 {
     let z = x * x;
     let p = mul_add::<L>(-5.704_988_7e-3, z, 2.063_909e-2);
     let p = mul_add::<L>(p, z, -5.373_971_6e-2);
     let p = mul_add::<L>(p, z, 0.133_314_43);
     let p = mul_add::<L>(p, z, -0.333_332_8);
-    mul_add::<L>(p * z, x, x)
-}
-
-/// tanh x and 1/(1 + e^−x) out of one exponential, e = e^−|x|, and one division, by (1 + e)·(1 + e²). Errors ≤ 4 ulp for
-/// x ≥ −87.
-#[inline(always)]
-pub(crate) fn tanh_and_sigmoid<L: Lanes>(x: f32) -> (f32, f32) {
-    let e = exp_nonpositive::<L>(-x.abs());
-    let square = e * e;
-    let (one, two) = (1.0 + e, 1.0 + square);
-    let reciprocal = 1.0 / (one * two);
-    let far = ((1.0 - square) * one * reciprocal).copysign(x);
-    let numerator = if x < 0.0 { e } else { 1.0 };
-    (if x.abs() < NEAR { tanh_near::<L>(x) } else { far }, numerator * two * reciprocal)
+    let near = mul_add::<L>(p * z, x, x);
+    if magnitude < 0.625 { near } else { far }
 }
 
 #[cfg(test)]
@@ -96,8 +76,6 @@ mod tests {
         Exp,
         Sigmoid,
         Tanh,
-        TanhOfBoth,
-        SigmoidOfBoth,
     }
 
     struct Apply<'a> {
@@ -114,8 +92,6 @@ mod tests {
                 Which::Exp => self.values.iter_mut().for_each(|x| *x = exp_nonpositive::<L>(*x)),
                 Which::Sigmoid => self.values.iter_mut().for_each(|x| *x = sigmoid::<L>(*x)),
                 Which::Tanh => self.values.iter_mut().for_each(|x| *x = tanh::<L>(*x)),
-                Which::TanhOfBoth => self.values.iter_mut().for_each(|x| *x = tanh_and_sigmoid::<L>(*x).0),
-                Which::SigmoidOfBoth => self.values.iter_mut().for_each(|x| *x = tanh_and_sigmoid::<L>(*x).1),
             }
         }
     }
@@ -142,10 +118,6 @@ mod tests {
                 (Which::Sigmoid, 1.0, 1e30, 2.2),
                 (Which::Tanh, -1.0, 1e30, 1.6),
                 (Which::Tanh, 1.0, 1e30, 1.6),
-                (Which::TanhOfBoth, -1.0, 1e30, 4.0),
-                (Which::TanhOfBoth, 1.0, 1e30, 4.0),
-                (Which::SigmoidOfBoth, -1.0, 87.0, 4.0),
-                (Which::SigmoidOfBoth, 1.0, 1e30, 4.0),
             ] {
                 let points = sample(sign, largest);
                 let mut values = points.clone();
@@ -155,8 +127,8 @@ mod tests {
                     let x = f64::from(x);
                     let exact = match which {
                         Which::Exp => x.exp(),
-                        Which::Sigmoid | Which::SigmoidOfBoth => 1.0 / (1.0 + (-x).exp()),
-                        Which::Tanh | Which::TanhOfBoth => x.tanh(),
+                        Which::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+                        Which::Tanh => x.tanh(),
                     };
                     let error = ulps(actual, exact);
                     if error > worst.0 {
@@ -184,12 +156,7 @@ mod tests {
             assert_eq!(apply(Which::Tanh, 0.0).to_bits(), 0);
             assert_eq!(apply(Which::Tanh, f32::INFINITY), 1.0);
             assert_eq!(apply(Which::Tanh, f32::NEG_INFINITY), -1.0);
-            assert_eq!(
-                (apply(Which::TanhOfBoth, f32::INFINITY), apply(Which::SigmoidOfBoth, f32::INFINITY)),
-                (1.0, 1.0)
-            );
-            assert_eq!(apply(Which::TanhOfBoth, f32::NEG_INFINITY), -1.0);
-            for which in [Which::Exp, Which::Sigmoid, Which::Tanh, Which::TanhOfBoth, Which::SigmoidOfBoth] {
+            for which in [Which::Exp, Which::Sigmoid, Which::Tanh] {
                 assert!(apply(which, f32::NAN).is_nan(), "{which:?}");
             }
         }

@@ -5,7 +5,7 @@ use super::{Edge, EdgeBackward, Function, Mix, NodeShape, Normalization, Normali
 use crate::{
     ahead::ask_for,
     batch_norm::{EPS, MOMENTUM},
-    elementary::{mul_add, sigmoid, tanh, tanh_and_sigmoid},
+    elementary::{mul_add, sigmoid, tanh},
     shared::Shared,
     simd::{InstructionSet, Kernel, Lanes},
 };
@@ -107,11 +107,10 @@ fn edge_forward<L: Lanes, const FIRST: bool>(mix: Mix, s: &[f32], (c, h): (&[f32
         Mix::Sum(w) => {
             let total = w[0] + w[1] + w[2] + w[3];
             highway::<L, FIRST>(total, s, (c, h), out, |h| {
-                let (t, q) = tanh_and_sigmoid::<L>(h);
                 let m = w[3] * h;
-                let m = mul_add::<L>(w[2], q, m);
+                let m = mul_add::<L>(w[2], sigmoid::<L>(h), m);
                 let m = mul_add::<L>(w[1], relu(h), m);
-                mul_add::<L>(w[0], t, m)
+                mul_add::<L>(w[0], tanh::<L>(h), m)
             });
         }
     }
@@ -360,7 +359,7 @@ fn mixture_backward<L: Lanes, const WANTS_MIX: bool>(w: [f32; 4], row: Row, sums
     for i in 0..n {
         let gate = sigmoid::<L>(c[i]);
         let x = h[i];
-        let ((t, q), r) = (tanh_and_sigmoid::<L>(x), relu(x));
+        let (t, r, q) = (tanh::<L>(x), relu(x), sigmoid::<L>(x));
         let m = w[3] * x;
         let m = mul_add::<L>(w[2], q, m);
         let m = mul_add::<L>(w[1], r, m);
