@@ -181,8 +181,8 @@ impl Kernel for Product<'_> {
 }
 
 impl Product<'_> {
-    /// `R` rows and `V` vectors of the output from `row` on: the sum over the rows `depth` of b, added to what stands there unless it is the first of
-    /// an overwritten output. Returns `R`.
+    /// `R` rows and `V` vectors of the output from `row` on: the sum over the rows `depth` of b, added to what stands there unless
+    /// it is the first of an overwritten output. Returns `R`.
     #[inline(always)]
     fn some<L: Lanes, const R: usize, const V: usize>(&self, lanes: L, row: usize, depth: Range<usize>) -> usize {
         let width = PANEL * L::LANES;
