@@ -33,12 +33,14 @@ pub(crate) struct Run {
 impl Run {
     const NONE: Self = Self { first: std::ptr::null(), len: 0 };
 
+    #[inline(always)]
     pub(crate) fn new(first: *const f32, len: usize) -> Self {
         Self { first, len }
     }
 }
 
 impl From<&[f32]> for Run {
+    #[inline(always)]
     fn from(floats: &[f32]) -> Self {
         Self { first: floats.as_ptr(), len: floats.len() }
     }
@@ -69,7 +71,7 @@ impl Ahead {
                 self.next += 1;
             }
             for line in 0..LINES {
-                prefetch(self.run.first.wrapping_add(line * FLOATS_PER_LINE));
+                prefetch(self.run.first.wrapping_add(line * FLOATS_PER_LINE), Cache::Second);
             }
             self.run.first = self.run.first.wrapping_add(BATCH);
             self.run.len = self.run.len.saturating_sub(BATCH);
@@ -79,33 +81,32 @@ impl Ahead {
 
 /// Asks for a few floats that are needed next, into the first-level cache.
 #[inline(always)]
-pub(crate) fn ask_for(floats: &[f32]) {
-    for at in (0..floats.len()).step_by(FLOATS_PER_LINE) {
-        ask(floats.as_ptr().wrapping_add(at));
+pub(crate) fn ask_for(run: impl Into<Run>) {
+    let Run { first, len } = run.into();
+    for at in (0..len).step_by(FLOATS_PER_LINE) {
+        prefetch(first.wrapping_add(at), Cache::First);
     }
 }
 
-/// Asks for the cache line at `address`, into the first-level cache.
-#[inline(always)]
-pub(crate) fn ask(address: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: as for `prefetch`.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
+/// Where memory is brought.
+#[derive(Copy, Clone)]
+enum Cache {
+    First,
+    Second,
 }
 
-/// Asks for the cache line at `address` to be brought into the second-level cache; nothing where the target has no such
-/// instruction.
+/// Asks for the cache line at `address`; nothing where the target has no such instruction.
 #[inline(always)]
-fn prefetch(address: *const f32) {
+fn prefetch(address: *const f32, cache: Cache) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every x86-64 has the instruction; it faults at no address and changes no value.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(address.cast());
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        match cache {
+            Cache::First => _mm_prefetch::<_MM_HINT_T0>(address.cast()),
+            Cache::Second => _mm_prefetch::<_MM_HINT_T1>(address.cast()),
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
+    let _ = (address, cache);
 }

@@ -1,8 +1,7 @@
 //! Work cut between threads: how a batch is cut into tasks, and a slice that tasks write disjoint parts of where the
 //! parts are not what `par_chunks_mut` cuts. Refuses to check disjointness: that is the promise of its caller.
 
-use crate::ahead::{self, Run};
-use crate::aligned::FLOATS_PER_LINE;
+use crate::ahead::Run;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -51,17 +50,9 @@ impl<'a, T> Shared<'a, T> {
 }
 
 impl Shared<'_, f32> {
-    /// Asks for the elements in `range`, which may be another's.
+    /// The elements in `range`, to be asked for; they may be another's, or lie outside of the slice.
     #[inline(always)]
-    pub(crate) fn ask(self, range: Range<usize>) {
-        for at in range.step_by(FLOATS_PER_LINE) {
-            ahead::ask(self.pointer.wrapping_add(at));
-        }
-    }
-
-    /// The `index`-th of `count` equal parts, to be asked for; it may lie outside of the slice, or be another's.
-    pub(crate) fn run(self, index: usize, count: usize) -> Run {
-        let len = self.len / count.max(1);
-        Run::new(self.pointer.wrapping_add(index * len), len)
+    pub(crate) fn run(self, range: Range<usize>) -> Run {
+        Run::new(self.pointer.wrapping_add(range.start), range.len())
     }
 }

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 /// Output pixels that a product is made of at a time, between which memory is asked for: a multiple of every register tile.
 const BLOCK: usize = 24;
 
-/// Output pixels of a strip: a multiple of `BLOCK` or half of it, about 24 KiB of unfolded input.
+/// Output pixels of a strip: a multiple of every register tile, about 24 KiB of unfolded input.
 pub(super) fn strip_rows(shape: ConvShape) -> usize {
     (6144 / shape.depth().max(1)).clamp(12, 96) / 12 * 12
 }

@@ -257,7 +257,10 @@ fn image_strips<L: Lanes>(lanes: L, call: &Call, image: usize, store: bool, weig
     let strip = &mut scratch[..rows * depth];
     let stride = out.c.next_multiple_of(L::LANES);
     // This thread most likely goes on with the next image.
-    let gradients = call.d_parts.iter().flatten().map(|gradient| gradient.run(image + 1, input.images.n));
+    let gradients = call.d_parts.iter().zip(input.parts).filter_map(|(gradient, part)| {
+        let len = part.len() / input.images.n;
+        gradient.map(|gradient| gradient.run((image + 1) * len..(image + 2) * len))
+    });
     let runs = call.upstream.runs(out, image + 1).chain(input.runs(image + 1)).chain(gradients);
     let products = usize::from(call.wants_weights) + usize::from(call.wants_parts);
     let mut ahead = Ahead::new(runs, products * ticks(out, shape, branches));

@@ -1,7 +1,7 @@
 //! Loops over rows of pixels × channels that pools are made of. Refuses to know where a row lies in an image: windows
 //! that hang over its edge are met by margins around the rows.
 //!
-//! Loops over the cells of a window exist twice: for windows of 3, unrolled (N = 3), and for any (N = 0).
+//! Loops over the cells of a window are compiled twice: for windows of 3, unrolled, and for any.
 
 use crate::simd::Lanes;
 
@@ -18,6 +18,19 @@ macro_rules! for_vectors {
         if whole < len {
             let ($j, $here) = (whole, len - whole);
             $body
+        }
+    };
+}
+
+/// The body with `n` the literal 3 where `count` is 3, which unrolls its loops over n, else with `n` the count.
+macro_rules! unrolled {
+    ($count:expr, |$n:ident| $body:block) => {
+        match $count {
+            3 => {
+                let $n = 3;
+                $body
+            }
+            $n => $body,
         }
     };
 }
@@ -65,33 +78,19 @@ impl<const RELU: bool> Join for Sum<RELU> {
 /// to\[j\] = ⊕_{i < count} from\[i·step + j\] (overwritten).
 #[inline(always)]
 pub(super) fn join<L: Lanes>(lanes: L, by: impl Join, from: &[f32], step: usize, count: usize, to: &mut [f32]) {
-    match count {
-        3 => join_some::<L, 3>(lanes, by, from, step, count, to),
-        _ => join_some::<L, 0>(lanes, by, from, step, count, to),
-    }
-}
-
-#[inline(always)]
-fn join_some<L: Lanes, const N: usize>(
-    lanes: L,
-    by: impl Join,
-    from: &[f32],
-    step: usize,
-    count: usize,
-    to: &mut [f32],
-) {
-    let count = if N == 0 { count } else { N };
     assert!(count > 0 && from.len() >= (count - 1) * step + to.len(), "pool: rows to join");
-    for_vectors!(L, to.len(), |j, here| {
-        // SAFETY: the assert above; j + here is at most the length of `to`.
-        unsafe {
-            let from = from.as_ptr().add(j);
-            let mut joined = by.first(lanes, lanes.load_up_to(from, here));
-            for i in 1..count {
-                joined = by.join(lanes, joined, lanes.load_up_to(from.add(i * step), here));
+    unrolled!(count, |count| {
+        for_vectors!(L, to.len(), |j, here| {
+            // SAFETY: the assert above; j + here is at most the length of `to`.
+            unsafe {
+                let from = from.as_ptr().add(j);
+                let mut joined = by.first(lanes, lanes.load_up_to(from, here));
+                for i in 1..count {
+                    joined = by.join(lanes, joined, lanes.load_up_to(from.add(i * step), here));
+                }
+                lanes.store_up_to(to.as_mut_ptr().add(j), joined, here);
             }
-            lanes.store_up_to(to.as_mut_ptr().add(j), joined, here);
-        }
+        });
     });
 }
 
@@ -109,34 +108,27 @@ impl Windows<'_> {
     /// `relu`, dz becomes 0 where that cell is not above 0.
     #[inline(always)]
     pub(super) fn search<L: Lanes>(self, lanes: L, relu: bool, winner: &mut [f32], dz: &mut [f32]) {
-        match self.kernel {
-            3 => self.search_some::<L, 3>(lanes, relu, winner, dz),
-            _ => self.search_some::<L, 0>(lanes, relu, winner, dz),
-        }
-    }
-
-    #[inline(always)]
-    fn search_some<L: Lanes, const N: usize>(self, lanes: L, relu: bool, winner: &mut [f32], dz: &mut [f32]) {
-        let kernel = if N == 0 { self.kernel } else { N };
-        let reach = (kernel - 1) * (self.row + self.step) + winner.len();
+        let reach = (self.kernel - 1) * (self.row + self.step) + winner.len();
         assert!(self.cells.len() >= reach && dz.len() == winner.len(), "pool: windows to search");
-        for_vectors!(L, winner.len(), |j, here| {
-            // SAFETY: the assert above; j + here is at most the length of `winner`.
-            unsafe {
-                let mut largest = lanes.splat(f32::NEG_INFINITY);
-                let mut at = lanes.splat(-1.0);
-                for number in 0..kernel * kernel {
-                    let from = number / kernel * self.row + number % kernel * self.step + j;
-                    let cell = lanes.load_up_to(self.cells.as_ptr().add(from), here);
-                    at = lanes.where_greater(cell, largest, lanes.splat(number as f32), at);
-                    largest = lanes.max(cell, largest);
+        unrolled!(self.kernel, |kernel| {
+            for_vectors!(L, winner.len(), |j, here| {
+                // SAFETY: the assert above; j + here is at most the length of `winner`.
+                unsafe {
+                    let mut largest = lanes.splat(f32::NEG_INFINITY);
+                    let mut at = lanes.splat(-1.0);
+                    for number in 0..kernel * kernel {
+                        let from = number / kernel * self.row + number % kernel * self.step + j;
+                        let cell = lanes.load_up_to(self.cells.as_ptr().add(from), here);
+                        at = lanes.where_greater(cell, largest, lanes.splat(number as f32), at);
+                        largest = lanes.max(cell, largest);
+                    }
+                    lanes.store_up_to(winner.as_mut_ptr().add(j), at, here);
+                    if relu {
+                        let dz = dz.as_mut_ptr().add(j);
+                        lanes.store_up_to(dz, lanes.where_positive(largest, lanes.load_up_to(dz, here)), here);
+                    }
                 }
-                lanes.store_up_to(winner.as_mut_ptr().add(j), at, here);
-                if relu {
-                    let dz = dz.as_mut_ptr().add(j);
-                    lanes.store_up_to(dz, lanes.where_positive(largest, lanes.load_up_to(dz, here)), here);
-                }
-            }
+            });
         });
     }
 }
@@ -151,35 +143,21 @@ pub(super) fn add_won<L: Lanes>(
     number: usize,
     to: &mut [f32],
 ) {
-    match count {
-        3 => add_won_some::<L, 3>(lanes, (winner, dz), step, count, number, to),
-        _ => add_won_some::<L, 0>(lanes, (winner, dz), step, count, number, to),
-    }
-}
-
-#[inline(always)]
-fn add_won_some<L: Lanes, const N: usize>(
-    lanes: L,
-    (winner, dz): (&[f32], &[f32]),
-    step: usize,
-    count: usize,
-    number: usize,
-    to: &mut [f32],
-) {
-    let count = if N == 0 { count } else { N };
     assert!(count > 0 && winner.len() >= (count - 1) * step + to.len() && dz.len() >= winner.len(), "pool: winners");
-    for_vectors!(L, to.len(), |j, here| {
-        // SAFETY: the assert above; j + here is at most the length of `to`.
-        unsafe {
-            let out = to.as_mut_ptr().add(j);
-            let mut sum = lanes.load_up_to(out, here);
-            for i in 0..count {
-                let winner = lanes.load_up_to(winner.as_ptr().add(i * step + j), here);
-                let dz = lanes.load_up_to(dz.as_ptr().add(i * step + j), here);
-                sum = lanes.add(sum, lanes.where_equal(winner, lanes.splat(number as f32 - i as f32), dz));
+    unrolled!(count, |count| {
+        for_vectors!(L, to.len(), |j, here| {
+            // SAFETY: the assert above; j + here is at most the length of `to`.
+            unsafe {
+                let out = to.as_mut_ptr().add(j);
+                let mut sum = lanes.load_up_to(out, here);
+                for i in 0..count {
+                    let winner = lanes.load_up_to(winner.as_ptr().add(i * step + j), here);
+                    let dz = lanes.load_up_to(dz.as_ptr().add(i * step + j), here);
+                    sum = lanes.add(sum, lanes.where_equal(winner, lanes.splat(number as f32 - i as f32), dz));
+                }
+                lanes.store_up_to(out, sum, here);
             }
-            lanes.store_up_to(out, sum, here);
-        }
+        });
     });
 }
 

@@ -286,9 +286,9 @@ impl Kernel for BackwardBlock<'_> {
                     if b + 1 < batch {
                         let (next, gates) = (row.start + hidden..row.end + hidden, gates + edge.stride);
                         ask_for(&edge.state[next.clone()]);
-                        edge.d_state.ask(next.clone());
-                        edge.gates.ask(gates..gates + width);
-                        edge.gates.ask(gates + hidden..gates + hidden + width);
+                        ask_for(edge.d_state.run(next));
+                        ask_for(edge.gates.run(gates..gates + width));
+                        ask_for(edge.gates.run(gates + hidden..gates + hidden + width));
                     }
                     let row = Row { g, s: &edge.state[row], c, h, d_state };
                     edge_backward::<L>(edge.mix, edge.wants_mix, row, &mut sums);

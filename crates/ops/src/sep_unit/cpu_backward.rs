@@ -218,9 +218,9 @@ impl Kernel for Chunk<'_> {
     #[inline(always)]
     fn run<L: Lanes>(mut self, lanes: L) {
         self.input.clear_margin(self.buffers.activated);
-        let mut padded = None;
+        let mut clear = None;
         for image in self.range.clone() {
-            self.image(lanes, image, &mut padded);
+            self.image(lanes, image, &mut clear);
         }
     }
 }
@@ -229,7 +229,7 @@ impl Chunk<'_> {
     /// One image back through all units: all but the last add to the gradient of the activated image, which the last one, row by
     /// row, makes du of.
     #[inline(always)]
-    fn image<L: Lanes>(&mut self, lanes: L, image: usize, padded: &mut Option<Padded>) {
+    fn image<L: Lanes>(&mut self, lanes: L, image: usize, clear: &mut Option<Padded>) {
         let (images, input) = (self.images, self.input);
         let here = image * images.image_len()..(image + 1) * images.image_len();
         let next = here.end..here.end + images.image_len();
@@ -237,7 +237,7 @@ impl Chunk<'_> {
         let Buffers { activated, d_activated, gradient, dz, y, sums: row_sums } = &mut self.buffers;
         input.activate(lanes, images, x, self.affine, activated);
         let activated = &**activated;
-        let mut strips = Strips { images, image, activated, gradient, padded, dz, y };
+        let mut strips = Strips { images, image, activated, gradient, clear, dz, y };
         let others = &self.units[..self.units.len().saturating_sub(1)];
         for (index, unit) in others.iter().enumerate() {
             let mut ahead = Ahead::new(self.units[index + 1].runs(images, image), unit.plan.vectors(images, L::LANES));
@@ -256,7 +256,7 @@ impl Chunk<'_> {
         // This thread most likely goes on with the next image.
         let runs = self.units[0].runs(images, image + 1);
         let runs = runs.chain(self.x.get(next.clone()).map(Run::from));
-        let runs = runs.chain([self.du.run(image + 1, images.n)]);
+        let runs = runs.chain([self.du.run(next)]);
         let mut ahead = Ahead::new(runs, unit.plan.vectors(images, L::LANES));
         let weights = &mut self.weights[unit.weights.clone()];
         unit.image(lanes, &mut strips, weights, &mut To::Finish(finish), &mut ahead);
@@ -270,7 +270,7 @@ struct Strips<'a> {
     activated: &'a [f32],
     gradient: &'a mut [f32],
     /// The shape of `gradient` of which the margin is clear.
-    padded: &'a mut Option<Padded>,
+    clear: &'a mut Option<Padded>,
     dz: &'a mut [f32],
     y: &'a mut [f32],
 }
@@ -285,8 +285,7 @@ impl Unit<'_> {
     /// they depend on are there, while those are in the first-level cache.
     #[inline(always)]
     fn image<L: Lanes>(&self, lanes: L, strips: &mut Strips, weights: &mut [f32], to: &mut To, ahead: &mut Ahead) {
-        let Strips { images, image, activated, ref mut gradient, padded: ref mut clear, ref mut dz, ref mut y } =
-            *strips;
+        let Strips { images, image, activated, ref mut gradient, ref mut clear, ref mut dz, ref mut y } = *strips;
         let Plan { geometry, gradient: padded, .. } = self.plan;
         let (shape, input) = (geometry.shape, geometry.input);
         let (h, w) = geometry.out;
