@@ -77,9 +77,11 @@ impl Cell {
         self.graph.forward(pass);
     }
 
-    pub(crate) fn backward(&self, pass: &mut Backward) {
-        self.graph.backward(pass);
-        for ((preprocess, input), gradient) in self.preprocess.iter().zip(&self.inputs).zip(&self.graph.gradients) {
+    /// `wanted`: which inputs are to receive a gradient.
+    pub(crate) fn backward(&self, pass: &mut Backward, wanted: [bool; 2]) {
+        self.graph.backward(pass, wanted);
+        let inputs = self.preprocess.iter().zip(&self.inputs).zip(&self.graph.gradients).zip(wanted);
+        for (((preprocess, input), gradient), _) in inputs.filter(|&(_, wanted)| wanted) {
             preprocess.backward(pass, &input.parts, Activate::Relu, gradient, &input.gradients, None);
         }
     }

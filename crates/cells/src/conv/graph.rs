@@ -212,10 +212,13 @@ impl Graph {
         mix::forward(images, &terms, write[0], Write::Overwrite);
     }
 
-    /// Gradients of all weights and of the inputs, from those of the intermediate nodes.
-    pub(crate) fn backward(&self, pass: &mut Backward) {
+    /// Gradients of all weights and of the inputs, from those of the intermediate nodes. Where nothing wants the gradient of an input,
+    /// everything that reads it is passed over: its weights' gradients are not wanted either.
+    pub(crate) fn backward(&self, pass: &mut Backward, wanted: [bool; 2]) {
         for node in (0..self.nodes.len()).rev() {
-            self.send_backward(pass, node);
+            if wanted.get(node) != Some(&false) {
+                self.send_backward(pass, node);
+            }
             if node >= self.inputs {
                 self.mix_backward(pass, node);
             }

@@ -410,6 +410,13 @@ impl ConvNetwork {
         Ok(())
     }
 
+    /// Which inputs of cell `layer` a backward pass needs the gradients of: all of them for `everything`, which is for gradients of θ
+    /// or of the images; only those that are outputs of cells where operation weights alone want gradients, as no operation weight has
+    /// a part in the stem.
+    pub(super) fn wanted_inputs(layer: usize, everything: bool) -> [bool; 2] {
+        [0, 1].map(|input| everything || layer + input >= 2)
+    }
+
     fn output(&self) -> &State {
         &self.cells[self.cells.len() - 1].output
     }
@@ -505,6 +512,7 @@ impl ConvNetwork {
         {
             return Err(Error::Length { operation: "backward", what, actual, expected });
         }
+        let everything = theta.is_some() || images.is_some();
         let mut pass = Backward::new(ws, *input, theta, weights, self.buffers, &self.temporaries);
         let wanted: &[Buffer] = if images.is_some() { std::slice::from_ref(&self.d_images) } else { &[] };
         in_pool(|| {
@@ -513,9 +521,11 @@ impl ConvNetwork {
                 if let Some((_, auxiliary)) = self.auxiliary.as_ref().filter(|(at, _)| *at == layer) {
                     auxiliary.backward(&mut pass, &cell.output.parts, &cell.output.gradients);
                 }
-                cell.backward(&mut pass);
+                cell.backward(&mut pass, Self::wanted_inputs(layer, everything));
             }
-            self.stem.backward(&mut pass, &self.images, wanted);
+            if everything {
+                self.stem.backward(&mut pass, &self.images, wanted);
+            }
         });
         if let Some(images) = images {
             images.copy_from_slice(ws.activations.read(ws.slot(&self.d_images)));

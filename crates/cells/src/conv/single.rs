@@ -133,7 +133,7 @@ impl ConvOperation {
         let mut pass = Backward::new(ws, *input, gradients.theta, None, self.buffers, &self.temporaries);
         pass.written[gradient.id] = true;
         match &self.body {
-            Body::Graph(graph) => graph.backward(&mut pass),
+            Body::Graph(graph) => graph.backward(&mut pass, [true; 2]),
             Body::Preprocess { layer, .. } => {
                 layer.backward(&mut pass, &[self.input], Activate::Relu, gradient, &[self.d_input], None);
             }

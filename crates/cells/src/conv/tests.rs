@@ -208,6 +208,20 @@ fn every_image_size_works_or_is_refused_with_the_nearest_that_does() {
 }
 
 #[test]
+fn gradients_of_the_operation_weights_do_not_depend_on_what_else_is_wanted() {
+    let case = Case::supernet(3);
+    let (_, _, _, expected) = case.train(&case.input(), 3);
+    let mut ws = case.network.workspace(3);
+    case.network.forward(&mut ws, &case.input(), Statistics::Batch { update: None }).unwrap();
+    case.network.loss(&mut ws, &[0, 1, 2], LossConfig::default()).unwrap();
+    // With them alone, what reads the stem's value is passed over.
+    let mut weights = vec![f32::NAN; case.weights.len()];
+    let gradients = Gradients { weights: Some(&mut weights), ..Gradients::default() };
+    case.network.backward(&mut ws, &case.input(), gradients).unwrap();
+    assert_eq!(weights, expected);
+}
+
+#[test]
 fn networks_of_the_smallest_and_of_odd_sizes_train() {
     let genotype = named::conv("DARTS_V2").unwrap();
     // ⌈S/4⌉ = 8 for 29 to 32 and 16 for 61 to 64: odd sizes lose their last row or column at some stride.

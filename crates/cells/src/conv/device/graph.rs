@@ -131,9 +131,12 @@ impl Graph {
         mix::forward(lower.program, images, &terms, view, Write::Overwrite);
     }
 
-    pub(super) fn lay_backward(&self, lower: &mut Lower) {
+    /// `wanted`: which inputs are to receive a gradient.
+    pub(super) fn lay_backward(&self, lower: &mut Lower, wanted: [bool; 2]) {
         for node in (0..self.nodes.len()).rev() {
-            self.lay_send_backward(lower, node);
+            if wanted.get(node) != Some(&false) {
+                self.lay_send_backward(lower, node);
+            }
             if node >= self.inputs {
                 self.lay_mix_backward(lower, node);
             }

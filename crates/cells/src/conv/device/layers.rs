@@ -277,9 +277,11 @@ impl Cell {
         self.graph.lay_forward(lower);
     }
 
-    pub(super) fn lay_backward(&self, lower: &mut Lower) {
-        self.graph.lay_backward(lower);
-        for ((preprocess, input), gradient) in self.preprocess.iter().zip(&self.inputs).zip(&self.graph.gradients) {
+    /// `wanted`: which inputs are to receive a gradient.
+    pub(super) fn lay_backward(&self, lower: &mut Lower, wanted: [bool; 2]) {
+        self.graph.lay_backward(lower, wanted);
+        let inputs = self.preprocess.iter().zip(&self.inputs).zip(&self.graph.gradients).zip(wanted);
+        for (((preprocess, input), gradient), _) in inputs.filter(|&(_, wanted)| wanted) {
             preprocess.lay_backward(lower, &input.parts, Activate::Relu, gradient, &input.gradients, None);
         }
     }

@@ -209,7 +209,8 @@ impl ConvNetwork {
         if !lower.pass.gradients.any() {
             return;
         }
-        let DeviceConvGradients { weights, images, .. } = lower.pass.gradients;
+        let DeviceConvGradients { theta, weights, images } = lower.pass.gradients;
+        let everything = theta.is_some() || images.is_some();
         // Contributions to the operation weights add up over cells.
         if let Some(weights) = weights.filter(|weights| !weights.is_empty()) {
             vector::fill(lower.program, weights, 0.0);
@@ -219,10 +220,12 @@ impl ConvNetwork {
             if let Some((_, auxiliary)) = self.auxiliary.as_ref().filter(|(at, _)| *at == layer) {
                 auxiliary.lay_backward(lower, &cell.output.parts, &cell.output.gradients);
             }
-            cell.lay_backward(lower);
+            cell.lay_backward(lower, Self::wanted_inputs(layer, everything));
         }
-        let wanted: &[Buffer] = if images.is_some() { std::slice::from_ref(&self.d_images) } else { &[] };
-        self.stem.lay_backward(lower, &self.images, wanted);
+        if everything {
+            let wanted: &[Buffer] = if images.is_some() { std::slice::from_ref(&self.d_images) } else { &[] };
+            self.stem.lay_backward(lower, &self.images, wanted);
+        }
     }
 
     fn lay_loss(&self, lower: &mut Lower, results: View<f64>) {

@@ -155,7 +155,7 @@ impl DeviceOperation {
         // It is there already.
         let _ = lower.write_to(gradient);
         match &operation.body {
-            Body::Graph(graph) => graph.lay_backward(lower),
+            Body::Graph(graph) => graph.lay_backward(lower, [true; 2]),
             Body::Preprocess { layer, .. } => {
                 let d_input = [operation.d_input];
                 layer.lay_backward(lower, &[operation.input], Activate::Relu, gradient, &d_input, None);
