@@ -6,7 +6,7 @@
 //!   is the gradient of the strip, dstrip = dz·Wᵀ.
 //! - [`accumulate_outer`]: into\[k,n\] += Σ_p strip\[p,k\]·other\[p,n\], the gradient of w.
 
-use crate::simd::{Lanes, round_up};
+use crate::simd::{Lanes, padded};
 
 /// Vectors in a panel of a packed matrix.
 const PANEL: usize = 2;
@@ -28,7 +28,7 @@ pub(crate) struct Output<'a> {
     pub data: &'a mut [f32],
     /// Floats from one row to the next.
     pub stride: usize,
-    /// Floats written in a row: N, or N rounded up to whole vectors (the rest is then 0).
+    /// Floats written in a row: N, or N padded (the rest is then 0).
     pub columns: usize,
 }
 
@@ -47,7 +47,7 @@ impl Runs {
     const NONE: Self = Self { run: usize::MAX, gap: 0 };
 }
 
-/// A matrix `[K, N]` laid out in panels of two vectors of columns, N rounded up with zeros.
+/// A matrix `[K, N]` laid out in panels of two vectors of columns, of one, or of a short one, N padded with zeros.
 #[derive(Copy, Clone)]
 pub(crate) struct Packed<'a> {
     data: &'a [f32],
@@ -71,19 +71,19 @@ pub(crate) struct Layout {
 impl Layout {
     /// Floats that the packed matrix takes.
     pub(crate) fn packed_len<L: Lanes>(self) -> usize {
-        self.k * round_up(self.n, L::LANES)
+        self.k * padded::<L>(self.n)
     }
 }
 
 /// Packs `matrix` into `data` of `layout.packed_len()` floats.
 pub(crate) fn pack<'a, L: Lanes>(_lanes: L, layout: Layout, matrix: &[f32], data: &'a mut [f32]) -> Packed<'a> {
     let Layout { k, n, k_stride, n_stride } = layout;
-    let columns = round_up(n, L::LANES);
+    let columns = padded::<L>(n);
     assert_eq!(data.len(), k * columns, "matrix::pack: buffer for a {k}×{n} matrix");
     let mut panels = &mut data[..];
     let mut first = 0;
     while first < columns {
-        let width = (columns - first).min(PANEL * L::LANES);
+        let width = panel_width::<L>(columns - first);
         let (panel, rest) = std::mem::take(&mut panels).split_at_mut(k * width);
         for (row, values) in panel.chunks_exact_mut(width).enumerate() {
             for (column, value) in values.iter_mut().enumerate() {
@@ -97,8 +97,18 @@ pub(crate) fn pack<'a, L: Lanes>(_lanes: L, layout: Layout, matrix: &[f32], data
     Packed { data, k, n }
 }
 
-/// out\[p,n\] = Σ_k strip\[p,k\]·w\[k,n\] (overwritten). `sums` of 2·N rounded up to whole vectors: \[Σ_p out | Σ_p out²\] is added to
-/// it.
+/// Columns of the next panel where `left` are left, a padded number.
+const fn panel_width<L: Lanes>(left: usize) -> usize {
+    if left >= PANEL * L::LANES {
+        PANEL * L::LANES
+    } else if left >= L::LANES {
+        L::LANES
+    } else {
+        left
+    }
+}
+
+/// out\[p,n\] = Σ_k strip\[p,k\]·w\[k,n\] (overwritten). `sums` of twice N padded: \[Σ_p out | Σ_p out²\] is added to it.
 #[inline(always)]
 pub(crate) fn product<L: Lanes>(lanes: L, strip: Strip, packed: Packed, output: Output, sums: Option<&mut [f32]>) {
     product_in_runs(lanes, strip, packed, output, Runs::NONE, sums);
@@ -115,7 +125,7 @@ pub(crate) fn product_in_runs<L: Lanes>(
     sums: Option<&mut [f32]>,
 ) {
     let (k, rows) = (packed.k, strip.rows);
-    let columns = round_up(packed.n, L::LANES);
+    let columns = padded::<L>(packed.n);
     if rows == 0 || columns == 0 {
         return;
     }
@@ -134,7 +144,7 @@ pub(crate) fn product_in_runs<L: Lanes>(
     };
     let mut first = 0;
     while first < columns {
-        let width = (columns - first).min(PANEL * L::LANES);
+        let width = panel_width::<L>(columns - first);
         // SAFETY: the asserts above: `rows` rows of k floats at `strip`, k·width floats in the panel that begins at k·first, rows of
         // `columns − first` writable floats at `output` (the last vector is cut there), 2·columns sums or null.
         unsafe {
@@ -150,34 +160,45 @@ pub(crate) fn product_in_runs<L: Lanes>(
                 sums: if sums.is_null() { sums } else { sums.add(first) },
                 squares: columns,
             };
-            match (width == PANEL * L::LANES, output.columns - first >= width) {
-                (true, true) if L::MANY_REGISTERS => panel.rows::<L, 12, PANEL, true>(lanes, rows),
-                (true, false) if L::MANY_REGISTERS => panel.rows::<L, 12, PANEL, false>(lanes, rows),
-                (true, true) => panel.rows::<L, 6, PANEL, true>(lanes, rows),
-                (true, false) => panel.rows::<L, 6, PANEL, false>(lanes, rows),
-                (false, true) => panel.rows::<L, 12, 1, true>(lanes, rows),
-                (false, false) => panel.rows::<L, 12, 1, false>(lanes, rows),
+            let whole = output.columns - first >= width;
+            if width == PANEL * L::LANES {
+                match whole {
+                    true if L::MANY_REGISTERS => panel.rows::<L, 12, PANEL, true>(lanes, rows),
+                    false if L::MANY_REGISTERS => panel.rows::<L, 12, PANEL, false>(lanes, rows),
+                    true => panel.rows::<L, 6, PANEL, true>(lanes, rows),
+                    false => panel.rows::<L, 6, PANEL, false>(lanes, rows),
+                }
+            } else if L::Short::LANES == L::LANES || width == L::LANES {
+                match whole {
+                    true => panel.rows::<L, 12, 1, true>(lanes, rows),
+                    false => panel.rows::<L, 12, 1, false>(lanes, rows),
+                }
+            } else {
+                match whole {
+                    true => panel.rows::<L::Short, 12, 1, true>(lanes.short(), rows),
+                    false => panel.rows::<L::Short, 12, 1, false>(lanes.short(), rows),
+                }
             }
         }
         first += width;
     }
 }
 
-/// into\[k,n\] += Σ_p strip\[p,k\]·other\[p,n\] for k < `k` and n < `n`, a multiple of the lanes; `into` is `[k, n]`, contiguous.
+/// into\[k,n\] += Σ_p strip\[p,k\]·other\[p,n\] for k < `k` and n < `n`, a padded number; `into` is `[k, n]`, contiguous.
 #[inline(always)]
 pub(crate) fn accumulate_outer<L: Lanes>(lanes: L, strip: Strip, k: usize, other: Strip, n: usize, into: &mut [f32]) {
     let rows = strip.rows;
     if rows == 0 || k == 0 || n == 0 {
         return;
     }
-    assert!(n.is_multiple_of(L::LANES), "matrix::accumulate_outer: n");
+    assert!(n == padded::<L>(n), "matrix::accumulate_outer: n");
     assert!(other.rows == rows, "matrix::accumulate_outer: rows");
     assert!(strip.data.len() >= (rows - 1) * strip.stride + k, "matrix::accumulate_outer: strip");
     assert!(other.data.len() >= (rows - 1) * other.stride + n, "matrix::accumulate_outer: other");
     assert!(into.len() >= k * n, "matrix::accumulate_outer: into");
     let mut first = 0;
     while first < n {
-        let width = (n - first).min(PANEL * L::LANES);
+        let width = panel_width::<L>(n - first);
         // SAFETY: the asserts above: `rows` rows of k floats at `strip`, of n at `other`, k rows of n at `into`; the panel's columns
         // first..first + width lie below n.
         unsafe {
@@ -196,8 +217,10 @@ pub(crate) fn accumulate_outer<L: Lanes>(lanes: L, strip: Strip, k: usize, other
                 } else {
                     outer.rows::<L, 6, PANEL>(lanes, k);
                 }
-            } else {
+            } else if L::Short::LANES == L::LANES || width == L::LANES {
                 outer.rows::<L, 12, 1>(lanes, k);
+            } else {
+                outer.rows::<L::Short, 12, 1>(lanes.short(), k);
             }
         }
         first += width;
@@ -422,7 +445,7 @@ mod tests {
         fn run<L: Lanes>(self, lanes: L) {
             let Self { rows, k, n } = self;
             let (a, w) = (whole_numbers(rows * k, 1), whole_numbers(n * k, 2));
-            let columns = round_up(n, L::LANES);
+            let columns = padded::<L>(n);
             let layout = Layout { k, n, k_stride: 1, n_stride: k };
             let mut buffer = vec![f32::NAN; layout.packed_len::<L>()];
             let packed = pack(lanes, layout, &w, &mut buffer);
@@ -473,7 +496,7 @@ mod tests {
         for set in InstructionSet::available() {
             for rows in [1, 3, 6, 8, 13, 29] {
                 for k in [1, 5, 16, 17] {
-                    for n in [1, 8, 17, 36, 48] {
+                    for n in [1, 8, 17, 36, 48, 56] {
                         set.run(Check { rows, k, n });
                     }
                 }

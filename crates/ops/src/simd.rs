@@ -149,6 +149,8 @@ impl<K: Kernel, L: Lanes> pulp::NullaryFnOnce for Bound<K, L> {
 
 /// Most lanes of any instruction set: a buffer padded to a multiple of it is padded for all of them.
 pub(crate) const MAX_LANES: usize = 16;
+/// Most lanes of any set's short vectors.
+pub(crate) const MAX_SHORT_LANES: usize = 8;
 
 /// `count` rounded up to a multiple of `multiple`.
 #[inline(always)]
@@ -156,15 +158,43 @@ pub(crate) const fn round_up(count: usize, multiple: usize) -> usize {
     count.div_ceil(multiple) * multiple
 }
 
+/// `count` floats padded so that whole vectors, and a short one at the end where [`Lanes::Short`] has a shorter one, make them
+/// up.
+#[inline(always)]
+pub(crate) const fn padded<L: Lanes>(count: usize) -> usize {
+    round_up(count, L::Short::LANES)
+}
+
+/// The body for every whole vector of `$len` padded floats, `$at` being where it begins, and once more with the short one's lanes
+/// where that is what is left. A macro, since `$lanes` has another type then.
+macro_rules! for_vectors {
+    ($lanes:ident: $L:ty, $len:expr, $at:ident => $body:expr) => {{
+        let len = $len;
+        let whole = len / <$L>::LANES * <$L>::LANES;
+        for $at in (0..whole).step_by(<$L>::LANES) {
+            $body
+        }
+        if <$L as $crate::simd::Lanes>::Short::LANES < <$L>::LANES && whole < len {
+            let ($lanes, $at) = ($crate::simd::Lanes::short($lanes), whole);
+            $body
+        }
+    }};
+}
+pub(crate) use for_vectors;
+
 /// Vectors of f32 of one instruction set. A value of the type is the proof that the machine has the set.
 pub(crate) trait Lanes: Copy + Send + Sync {
     /// A vector.
     type V: Copy;
+    /// Vectors of half the length where they take half the time, else the same: for the end of channels that fill no whole vector.
+    type Short: Lanes;
     /// Floats in a vector.
     const LANES: usize;
     /// Whether there are 32 vector registers rather than 16.
     const MANY_REGISTERS: bool;
 
+    /// The short vectors.
+    fn short(self) -> Self::Short;
     /// All lanes `value`.
     fn splat(self, value: f32) -> Self::V;
     /// `a + b`.
@@ -190,6 +220,12 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     /// # Safety
     /// `count` floats are readable at `pointer`.
     unsafe fn load_first(self, pointer: *const f32, count: usize) -> Self::V;
+
+    /// Floats in a vector, where a macro leaves the type unnamed.
+    #[inline(always)]
+    fn count(self) -> usize {
+        Self::LANES
+    }
 
     /// All lanes 0.
     #[inline(always)]
@@ -314,9 +350,17 @@ macro_rules! from_pulp {
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! for_x86 {
-    ($set:ty) => {
+    ($set:ty, $short:ty, |$self:ident| $value:expr) => {
         impl Lanes for $set {
+            type Short = $short;
+
             from_pulp!();
+
+            #[inline(always)]
+            fn short(self) -> $short {
+                let $self = self;
+                $value
+            }
 
             #[inline(always)]
             fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
@@ -344,12 +388,19 @@ macro_rules! for_x86 {
 }
 
 #[cfg(target_arch = "x86_64")]
-for_x86!(pulp::x86::V3);
+for_x86!(pulp::x86::V3, pulp::x86::V3, |set| set);
 #[cfg(target_arch = "x86_64")]
-for_x86!(pulp::x86::V4);
+for_x86!(pulp::x86::V4, pulp::x86::V3, |set| *set);
 
 impl Lanes for pulp::Scalar128b {
+    type Short = Self;
+
     from_pulp!();
+
+    #[inline(always)]
+    fn short(self) -> Self {
+        self
+    }
 
     #[inline(always)]
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {

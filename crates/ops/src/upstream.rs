@@ -2,7 +2,7 @@
 //! Refuses to keep it: dz of a whole batch never exists.
 
 use crate::images::{Images, Upstream};
-use crate::simd::Lanes;
+use crate::simd::{Lanes, for_vectors, padded};
 use std::ops::Range;
 
 /// Bytes of every operand that are gone over channel by channel before the next are: all operands of a block fit a
@@ -25,7 +25,7 @@ enum Start<'a> {
 }
 
 /// dz of the pixels `pixels` (row-major, of image number `image`) into `out`: a pixel every `stride` floats, C floats
-/// written and zeros up to whole vectors (overwritten). `images` is the shape of z; the caller has checked `upstream` against it.
+/// written and zeros up to C padded (overwritten). `images` is the shape of z; the caller has checked `upstream` against it.
 #[inline(always)]
 pub(crate) fn form<L: Lanes>(
     lanes: L,
@@ -38,10 +38,7 @@ pub(crate) fn form<L: Lanes>(
 ) {
     let count = pixels.len();
     assert!(pixels.end <= images.image_pixels() && image < images.n, "upstream::form: pixels {pixels:?}");
-    assert!(
-        stride >= images.c.next_multiple_of(L::LANES) && out.len() >= count * stride,
-        "upstream::form: strip too short"
-    );
+    assert!(stride >= padded::<L>(images.c) && out.len() >= count * stride, "upstream::form: strip too short");
     let block = (BLOCK_BYTES / (stride * size_of::<f32>())).max(1);
     let first = image * images.image_pixels() + pixels.start;
     for start in (0..count).step_by(block) {
@@ -93,13 +90,12 @@ impl Pass<'_> {
     #[inline(always)]
     fn run<L: Lanes>(&self, lanes: L, c: usize, count: usize, out: &mut [f32], stride: usize) {
         assert!(self.grad.len() >= count * c && out.len() >= count * stride, "upstream: pass");
-        let sample_scale = lanes.splat(self.sample_scale);
-        let mut channel = 0;
-        while channel < c {
+        for_vectors!(lanes: L, padded::<L>(c), channel => {
             let here = c - channel;
-            // SAFETY: `grad` and z have count·c floats, `out` count·stride with stride at least c rounded up to whole vectors, the
+            // SAFETY: `grad` and z have count·c floats, `out` count·stride with stride at least c padded, the
             // per-channel slices c; loads of C's last vector stop at channel c.
             unsafe {
+                let sample_scale = lanes.splat(self.sample_scale);
                 let scale = match self.scale {
                     Some(scale) => lanes.mul(lanes.load_up_to(scale[channel..].as_ptr(), here), sample_scale),
                     None => sample_scale,
@@ -125,8 +121,7 @@ impl Pass<'_> {
                     }
                 }
             }
-            channel += L::LANES;
-        }
+        });
     }
 }
 

@@ -8,7 +8,7 @@ use crate::channels::add_up;
 use crate::images::Images;
 use crate::matrix::{Layout, Output, Packed, Strip, pack, product};
 use crate::scratch;
-use crate::simd::{InstructionSet, Kernel, Lanes, MAX_LANES};
+use crate::simd::{InstructionSet, Kernel, Lanes, MAX_LANES, padded};
 use rayon::prelude::*;
 
 /// Output pixels that a product is made of at a time, between which memory is asked for: a multiple of every register tile.
@@ -192,7 +192,7 @@ impl Kernel for ForwardImage<'_> {
                 }
                 let strip = Strip { data: strip, rows: pixels.len(), stride: depth };
                 let output = Output { data: &mut z[start * out.c + column..], stride: out.c, columns: branch.c_out };
-                let columns = branch.c_out.next_multiple_of(L::LANES);
+                let columns = padded::<L>(branch.c_out);
                 let strip_sums = &mut strip_sums[..2 * columns];
                 if let Some(sums) = &mut sums {
                     strip_sums.fill(0.0);

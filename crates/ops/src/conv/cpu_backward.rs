@@ -11,7 +11,7 @@ use crate::images::{Images, Upstream, Write};
 use crate::matrix::{Output, Packed, Strip, accumulate_outer};
 use crate::scratch;
 use crate::shared::Shared;
-use crate::simd::{InstructionSet, Kernel, Lanes, MAX_LANES};
+use crate::simd::{InstructionSet, Kernel, Lanes, MAX_LANES, MAX_SHORT_LANES, padded};
 use crate::upstream;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -85,7 +85,7 @@ pub(super) fn backward(
 
 /// Columns of a chunk's gradient of a branch's weights.
 fn columns(branch: &Branch) -> usize {
-    branch.c_out.next_multiple_of(MAX_LANES)
+    branch.c_out.next_multiple_of(MAX_SHORT_LANES)
 }
 
 /// Sum over chunks, in order, of gradients `[depth, columns]` into `[C_out, C_in, k_y, k_x]` (overwritten).
@@ -142,7 +142,7 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Floats a strip of dz takes: branches are read in whole vectors, which reach beyond the last row.
+    /// Floats a strip of dz takes: branches are read padded, which reaches beyond the last row.
     fn dz_len(&self, out: Images) -> usize {
         strip_rows(self.shape) * out.c.next_multiple_of(MAX_LANES) + MAX_LANES
     }
@@ -255,7 +255,7 @@ fn image_strips<L: Lanes>(lanes: L, call: &Call, image: usize, store: bool, weig
     let (depth, rows) = (shape.depth(), strip_rows(shape));
     let (dz, scratch) = scratch.split_at_mut(call.dz_len(out));
     let strip = &mut scratch[..rows * depth];
-    let stride = out.c.next_multiple_of(L::LANES);
+    let stride = padded::<L>(out.c);
     // This thread most likely goes on with the next image.
     let gradients = call.d_parts.iter().zip(input.parts).filter_map(|(gradient, part)| {
         let len = part.len() / input.images.n;

@@ -11,7 +11,7 @@
 use super::{Activation, ConvShape, Input};
 use crate::images::{Affine, Images};
 use crate::shared::Shared;
-use crate::simd::Lanes;
+use crate::simd::{Lanes, MAX_LANES};
 use std::ops::Range;
 
 /// A branch's view of one image.
@@ -32,6 +32,23 @@ struct Run {
     count: usize,
     pixel: usize,
     step: usize,
+}
+
+/// The number of every lane.
+const LANE: [f32; MAX_LANES] = {
+    let mut lanes = [0.0; MAX_LANES];
+    let mut lane = 0;
+    while lane < MAX_LANES {
+        lanes[lane] = lane as f32;
+        lane += 1;
+    }
+    lanes
+};
+
+/// Where the vector of channels that should begin at `c` does begin: further in front where it would reach past `count` and so many
+/// channels are there, so that no vector is cut.
+const fn whole_from<L: Lanes>(c: usize, count: usize) -> usize {
+    if c + L::LANES > count && count >= L::LANES { count - L::LANES } else { c }
 }
 
 /// What is done with the runs of a strip.
@@ -260,6 +277,7 @@ impl<L: Lanes, A: Activate> Visit<L> for Gather<'_, A> {
         let x = &self.source.x[run.pixel * count..][..((run.count - 1) * run.step + 1) * count];
         let strip = &mut self.strip[first..][..(run.count - 1) * depth + count];
         for c in (0..count).step_by(L::LANES) {
+            let c = whole_from::<L>(c, count);
             let coefficients = self.activate.coefficients(lanes, c);
             let here = count - c;
             // SAFETY: the slices hold `count` floats every step·count, and every depth floats, for run.count pixels.
@@ -308,22 +326,38 @@ impl<L: Lanes, A: Activate> Visit<L> for Scatter<'_, A> {
         let d_strip = &self.d_strip[first..][..(run.count - 1) * depth + count];
         let pixels = run.pixel * count..(run.pixel + (run.count - 1) * run.step + 1) * count;
         let (x, gradient) = (&self.source.x[pixels.clone()], &mut self.gradient[pixels]);
-        for c in (0..count).step_by(L::LANES) {
+        for first in (0..count).step_by(L::LANES) {
+            let c = whole_from::<L>(first, count);
             let coefficients = self.activate.coefficients(lanes, c);
             let here = count - c;
             // SAFETY: the slices hold `count` floats every depth floats, and every step·count, for run.count pixels.
             unsafe {
                 let mut d = d_strip.as_ptr().add(c);
                 let (mut x, mut to) = (x.as_ptr().add(c), gradient.as_mut_ptr().add(c));
-                for _ in 0..run.count {
-                    let mut value = lanes.load_up_to(d, here);
-                    value = A::mask(lanes, coefficients, lanes.load_up_to(x, here), value);
-                    if !self.store {
-                        value = lanes.add(value, lanes.load_up_to(to, here));
+                if here >= L::LANES {
+                    // The lanes of channels that the vector before has had.
+                    let (lane, again) = (lanes.load(LANE.as_ptr()), lanes.splat((first - c) as f32));
+                    for _ in 0..run.count {
+                        let mut value = A::mask(lanes, coefficients, lanes.load(x), lanes.load(d));
+                        if !self.store {
+                            let fresh = lanes.where_greater(again, lane, lanes.zero(), value);
+                            value = lanes.add(fresh, lanes.load(to));
+                        }
+                        lanes.store(to, value);
+                        d = d.wrapping_add(depth);
+                        (x, to) = (x.wrapping_add(run.step * count), to.wrapping_add(run.step * count));
                     }
-                    lanes.store_up_to(to, value, here);
-                    d = d.wrapping_add(depth);
-                    (x, to) = (x.wrapping_add(run.step * count), to.wrapping_add(run.step * count));
+                } else {
+                    for _ in 0..run.count {
+                        let value = lanes.load_first(d, here);
+                        let mut value = A::mask(lanes, coefficients, lanes.load_first(x, here), value);
+                        if !self.store {
+                            value = lanes.add(value, lanes.load_first(to, here));
+                        }
+                        lanes.store_first(to, value, here);
+                        d = d.wrapping_add(depth);
+                        (x, to) = (x.wrapping_add(run.step * count), to.wrapping_add(run.step * count));
+                    }
                 }
             }
         }

@@ -166,7 +166,8 @@ impl Kernel for Product<'_> {
             while row < self.rows_of_a.end {
                 row += match (self.rows_of_a.end - row, self.columns.div_ceil(L::LANES)) {
                     (8.., PANEL) if L::MANY_REGISTERS => self.some::<L, 8, PANEL>(lanes, row, here.clone()),
-                    (8.., _) if L::MANY_REGISTERS => self.some::<L, 8, 2>(lanes, row, here.clone()),
+                    (8.., 2) if L::MANY_REGISTERS => self.some::<L, 8, 2>(lanes, row, here.clone()),
+                    (8.., _) if L::MANY_REGISTERS => self.some::<L, 8, 1>(lanes, row, here.clone()),
                     (4.., PANEL) => self.some::<L, 4, PANEL>(lanes, row, here.clone()),
                     (4.., _) => self.some::<L, 4, 2>(lanes, row, here.clone()),
                     _ => self.some::<L, 1, PANEL>(lanes, row, here.clone()),

@@ -1,19 +1,19 @@
 //! What forward and backward on the CPU share: the padded, activated image and the geometry of a unit on it. Refuses
 //! to know about threads.
 //!
-//! Axes: rows and columns of the image with a margin around it, channels padded to whole vectors (C′), contiguous in
+//! Axes: rows and columns of the image with a margin around it, channels padded (C′, see [`padded`](crate::simd::padded)), contiguous in
 //! that order; so inner loops have neither borders nor tails.
 
 use super::UnitShape;
 use super::cpu_depthwise::{Grid, Memory, Put, Row, Tap, Taps, apply, apply_grid};
 use crate::ahead::Ahead;
 use crate::images::{Affine, Images};
-use crate::simd::{InstructionSet, Kernel, Lanes, round_up};
+use crate::simd::{InstructionSet, Kernel, Lanes, for_vectors, round_up};
 use std::ops::Range;
 
-/// Bytes that a strip may take: with dz, the depthwise output, its gradient and the activated rows around them, a first-level
-/// cache is full.
-const STRIP_BYTES: usize = 6 * 1024;
+/// Bytes that a strip may take. Shorter ones with all that belongs to them (dz, the depthwise output, the activated rows around it)
+/// would stay in a first-level cache, but more of the time would go into weights and their gradients, which every strip passes.
+const STRIP_BYTES: usize = 15 * 1024;
 /// Pixels in a register tile of a product: strips are multiples of it where they can.
 const TILE_ROWS: usize = 12;
 
@@ -26,7 +26,7 @@ pub(super) struct Padded {
     pub(super) h: usize,
     /// Columns, both margins included.
     pub(super) w: usize,
-    /// Channels, rounded up to whole vectors.
+    /// C′.
     pub(super) c: usize,
 }
 
@@ -78,10 +78,10 @@ impl Padded {
         for row in 0..images.h {
             let from = &x[row * w * c..][..w * c];
             let to = &mut out[self.at(row + self.margin, self.margin)..][..w * self.c];
-            for channel in (0..c).step_by(L::LANES) {
+            for_vectors!(lanes: L, self.c, channel => {
                 let here = c - channel;
-                // SAFETY: `from` has w pixels of c floats, `to` w pixels of C′ ≥ channel + LANES, the affine c floats; a vector at the
-                // end of the channels is read up to c.
+                // SAFETY: `from` has w pixels of c floats, `to` w pixels of C′ in which the vector lies, the affine c floats; a vector at
+                // the end of the channels is read up to c.
                 unsafe {
                     let (from, to) = (from.as_ptr().add(channel), to.as_mut_ptr().add(channel));
                     let affine = affine.map(|Affine { scale, shift }| {
@@ -90,7 +90,7 @@ impl Padded {
                             lanes.load_up_to(shift[channel..].as_ptr(), here),
                         )
                     });
-                    let whole = here >= L::LANES;
+                    let whole = here >= lanes.count();
                     for pixel in 0..w {
                         let at = from.add(pixel * c);
                         let value = if whole { lanes.load(at) } else { lanes.load_first(at, here) };
@@ -101,7 +101,7 @@ impl Padded {
                         lanes.store(to.add(pixel * self.c), lanes.relu(value));
                     }
                 }
-            }
+            });
         }
     }
 }
@@ -113,7 +113,7 @@ pub(super) struct Geometry {
     pub(super) input: Padded,
     /// Rows and columns of z.
     pub(super) out: (usize, usize),
-    /// C_out rounded up to whole vectors.
+    /// C_out padded.
     pub(super) c_out: usize,
     /// Taps of the depthwise convolution on the padded input, from the first pixel that an output pixel reads.
     taps: Taps,
@@ -124,7 +124,7 @@ pub(super) struct Geometry {
 }
 
 impl Geometry {
-    /// `lanes` is the number of floats in a vector.
+    /// `lanes` is the number of floats in a short vector.
     pub(super) fn new(shape: UnitShape, images: Images, input: Padded, lanes: usize) -> Self {
         let out = images.strided(shape.stride);
         let taps = Taps::new((0..shape.kernel * shape.kernel).map(|tap| {
@@ -163,9 +163,9 @@ impl Geometry {
         }
     }
 
-    /// Vectors of `lanes` floats in the depthwise output of an image.
+    /// Vectors of at most `lanes` floats in the depthwise output of an image.
     pub(super) fn vectors(&self, lanes: usize) -> usize {
-        self.out.0 * self.out.1 * self.input.c / lanes
+        self.out.0 * self.out.1 * self.input.c.div_ceil(lanes)
     }
 
     /// Offset in the padded input of the first pixel that output pixel (row, 0) reads.
@@ -203,15 +203,15 @@ pub(super) fn margin(shapes: impl Iterator<Item = UnitShape>) -> usize {
     shapes.map(UnitShape::padding).max().unwrap_or(0)
 }
 
-/// Floats in a vector of an instruction set.
-pub(super) fn lanes_of(set: InstructionSet) -> usize {
+/// Floats in a short vector of an instruction set: C′ is a multiple of it.
+pub(super) fn short_lanes_of(set: InstructionSet) -> usize {
     struct Count;
     impl Kernel for Count {
         type Output = usize;
 
         #[inline(always)]
         fn run<L: Lanes>(self, _lanes: L) -> usize {
-            L::LANES
+            L::Short::LANES
         }
     }
     set.run(Count)
@@ -235,8 +235,8 @@ mod tests {
 
     #[test]
     fn strips_fill_whole_tiles_where_they_can() {
-        assert_eq!(strip_rows(32, 32, 64), 3, "96 pixels are 8 tiles");
-        assert_eq!(strip_rows(8, 8, 256), 3, "24 pixels are 2 tiles");
+        assert_eq!(strip_rows(32, 32, 64), 6, "192 pixels are 16 tiles");
+        assert_eq!(strip_rows(8, 8, 256), 6, "48 pixels are 4 tiles");
         assert_eq!(strip_rows(1, 1, 4), 1);
         assert_eq!(strip_rows(28, 28, 1 << 20), 1, "one row, whatever it takes");
     }

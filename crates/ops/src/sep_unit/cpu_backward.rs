@@ -6,7 +6,7 @@
 //! At stride s, input pixels are taken by their position modulo s: each of the s² classes has its own taps, so none is
 //! multiplied with a zero between strided pixels.
 
-use super::cpu::{Geometry, Padded, carve, carved_len, lanes_of, margin};
+use super::cpu::{Geometry, Padded, carve, carved_len, margin, short_lanes_of};
 use super::cpu_depthwise::{Memory, Put, Row, apply, apply_grid};
 use super::cpu_finish::{Finish, Operands, To};
 use super::cpu_plan::{Back, Plan};
@@ -31,7 +31,7 @@ pub(super) fn backward(
     units: &mut [UnitBackward],
     gradient: Gradient,
 ) {
-    let lanes = lanes_of(set);
+    let lanes = short_lanes_of(set);
     let c = round_up(images.c, lanes);
     let input = Padded::new(images.h, images.w, c, margin(units.iter().map(|unit| unit.shape)));
     let around_gradient = units.iter().map(|unit| Plan::margin(unit.shape)).max().unwrap_or(0);

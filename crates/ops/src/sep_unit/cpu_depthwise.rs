@@ -3,10 +3,10 @@
 //! offsets. A square of taps at stride 1, the usual case, is a [`Grid`]: there an input that was loaded serves all the
 //! outputs of a row that read it.
 //!
-//! C′: channels padded to whole vectors. A step is the distance in floats from one pixel to the next.
+//! C′: channels padded, a multiple of the short vectors. A step is the distance in floats from one pixel to the next.
 
 use crate::ahead::Ahead;
-use crate::simd::Lanes;
+use crate::simd::{Lanes, for_vectors};
 
 /// One tap: offsets in floats from a pixel's input and from the weights.
 #[derive(Debug, Copy, Clone)]
@@ -37,7 +37,7 @@ impl Taps {
 #[derive(Debug, Copy, Clone)]
 pub(super) struct Row {
     pub(super) pixels: usize,
-    /// C′, whole vectors.
+    /// C′.
     pub(super) channels: usize,
     pub(super) input_step: usize,
     /// The output pixel of the first, and the distance from one to the next, in pixels.
@@ -147,7 +147,7 @@ pub(super) fn apply<L: Lanes>(
     if pixels == 0 {
         return;
     }
-    assert!(channels.is_multiple_of(L::LANES), "sep_unit: channels");
+    assert!(channels.is_multiple_of(L::Short::LANES), "sep_unit: channels");
     if !taps.taps.is_empty() {
         assert!(weights.len() >= taps.weight_reach + channels, "sep_unit: depthwise weights");
         assert!(input.len() >= (pixels - 1) * input_step + taps.input_reach + channels, "sep_unit: input row");
@@ -158,13 +158,13 @@ pub(super) fn apply<L: Lanes>(
     macro_rules! tiles {
         ($pixels:literal) => {
             while pixels - done >= $pixels {
-                for channel in (0..channels).step_by(L::LANES) {
+                for_vectors!(lanes: L, channels, channel => {
                     let tile = Tile { pixel: first + done * step, step, channel };
                     // SAFETY: the asserts above: $pixels more pixels are there at `input` (with every tap) and in `out`, a vector from `channel`
                     // on, and weights of every tap.
-                    unsafe { context.tile::<L, $pixels>(lanes, input.add(channel), tile, out) }
-                }
-                ahead.tick($pixels * channels / L::LANES);
+                    unsafe { context.tile::<_, $pixels>(lanes, input.add(channel), tile, out) }
+                });
+                ahead.tick($pixels * channels.div_ceil(L::LANES));
                 input = input.wrapping_add($pixels * input_step);
                 done += $pixels;
             }
@@ -205,7 +205,7 @@ pub(super) fn apply_grid<L: Lanes>(
     ahead: &mut Ahead,
 ) {
     let Grid { kernel, dilation, tap_row } = grid;
-    assert!(channels.is_multiple_of(L::LANES), "sep_unit: channels");
+    assert!(channels.is_multiple_of(L::Short::LANES), "sep_unit: channels");
     assert!(weights.len() >= kernel * kernel * channels, "sep_unit: depthwise weights");
     let reach = (kernel - 1) * (tap_row + dilation * channels);
     assert!(input.len() >= reach + pixels * channels, "sep_unit: input row");
@@ -254,14 +254,14 @@ impl GridContext {
         macro_rules! tiles {
             ($pixels:literal) => {
                 while count - done >= $pixels {
-                    for channel in (0..self.channels).step_by(L::LANES) {
+                    for_vectors!(lanes: L, self.channels, channel => {
                         let pixel = self.class + done * self.dilation;
                         let tile = Tile { pixel, step: self.dilation, channel };
                         let offset = done * self.dilation * self.channels + channel;
                         // SAFETY: pixels done..done + $pixels are below `count`, and a vector from `channel` on is inside.
-                        unsafe { self.tile::<L, $pixels, K>(lanes, input.add(offset), tile, out) }
+                        unsafe { self.tile::<_, $pixels, K>(lanes, input.add(offset), tile, out) }
                         ahead.tick($pixels);
-                    }
+                    });
                     done += $pixels;
                 }
             };

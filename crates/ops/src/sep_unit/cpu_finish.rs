@@ -4,7 +4,7 @@
 use super::cpu::Padded;
 use super::cpu_depthwise::{Memory, Put, Tile};
 use crate::images::Images;
-use crate::simd::Lanes;
+use crate::simd::{Lanes, for_vectors};
 
 /// du = d_activated·\[activated > 0\] of one image, and its sums.
 pub(super) struct Finish<'a> {
@@ -47,10 +47,10 @@ impl<'a> Finish<'a> {
         for row in 0..self.images.h {
             self.begin(row);
             for pixel in 0..self.images.w {
-                for channel in (0..self.input.c).step_by(L::LANES) {
+                for_vectors!(lanes: L, self.input.c, channel => {
                     // SAFETY: a pixel of a row, and a vector of its C′ channels.
                     unsafe { self.put(lanes, Tile { pixel, step: 1, channel }, [lanes.zero()]) }
-                }
+                });
             }
             self.end();
         }

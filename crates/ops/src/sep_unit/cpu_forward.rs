@@ -2,7 +2,7 @@
 //! over it in strips of rows that stay in the first-level cache between the depthwise and the pointwise half.
 
 use super::UnitForward;
-use super::cpu::{Geometry, Padded, carve, carved_len, lanes_of, margin};
+use super::cpu::{Geometry, Padded, carve, carved_len, margin, short_lanes_of};
 use crate::ahead::{Ahead, Run};
 use crate::images::{Affine, Images};
 use crate::matrix::{self, Layout, Output, Packed, Strip};
@@ -20,7 +20,7 @@ pub(super) fn forward(
     affine: Option<Affine>,
     units: &mut [UnitForward],
 ) {
-    let lanes = lanes_of(set);
+    let lanes = short_lanes_of(set);
     let c = round_up(images.c, lanes);
     let input = Padded::new(images.h, images.w, c, margin(units.iter().map(|unit| unit.shape)));
     let geometries: Vec<_> = units.iter().map(|unit| Geometry::new(unit.shape, images, input, lanes)).collect();

@@ -88,9 +88,9 @@ impl Plan {
         }
     }
 
-    /// Vectors of `lanes` floats that one image's depthwise sums make, here and back.
+    /// Vectors of at most `lanes` floats that one image's depthwise sums make, here and back.
     pub(super) fn vectors(&self, images: Images, lanes: usize) -> usize {
-        let back = images.image_pixels() * self.geometry.input.c / lanes;
+        let back = images.image_pixels() * self.geometry.input.c.div_ceil(lanes);
         if self.with_weights { back + self.geometry.vectors(lanes) } else { back }
     }
 

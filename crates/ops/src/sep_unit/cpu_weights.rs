@@ -1,9 +1,9 @@
 //! The gradient of depthwise weights: every tap is a sum over pixels, as many taps at a time as there are registers for
 //! their sums. Refuses to add up images: results are added to what the caller holds.
 //!
-//! C′: channels padded to whole vectors. A step is the distance in floats from one pixel to the next.
+//! C′: channels padded, a multiple of the short vectors. A step is the distance in floats from one pixel to the next.
 
-use crate::simd::Lanes;
+use crate::simd::{Lanes, for_vectors};
 
 /// Rows of output pixels and the window of input that each reads.
 #[derive(Debug, Copy, Clone)]
@@ -11,7 +11,7 @@ pub(super) struct Window {
     pub(super) kernel: usize,
     pub(super) rows: usize,
     pub(super) pixels: usize,
-    /// C′, whole vectors.
+    /// C′.
     pub(super) channels: usize,
     /// Floats between rows of the gradient; its pixels are C′ apart.
     pub(super) gradient_row: usize,
@@ -38,11 +38,11 @@ pub(super) fn accumulate_weights<L: Lanes>(
     }
     let taps = (kernel - 1) * (window.tap_row + window.tap_step);
     let inputs = (rows - 1) * window.input_row + (pixels - 1) * window.input_step;
-    assert!(channels.is_multiple_of(L::LANES), "sep_unit: channels");
+    assert!(channels.is_multiple_of(L::Short::LANES), "sep_unit: channels");
     assert!(gradient.len() >= (rows - 1) * window.gradient_row + pixels * channels, "sep_unit: gradient rows");
     assert!(input.len() >= inputs + taps + channels, "sep_unit: input rows");
     assert!(into.len() >= kernel * kernel * channels, "sep_unit: depthwise gradient");
-    for channel in (0..channels).step_by(L::LANES) {
+    for_vectors!(lanes: L, channels, channel => {
         // SAFETY: the asserts above cover all rows, pixels, taps and channels; a vector from `channel` on is inside.
         unsafe {
             let gradient = gradient.as_ptr().add(channel);
@@ -51,7 +51,7 @@ pub(super) fn accumulate_weights<L: Lanes>(
             // R rows of T taps at a time: as many accumulators as there are registers for.
             macro_rules! taps {
                 ($rows:literal, $taps:literal, $row:expr, $column:expr) => {
-                    window.taps::<L, $rows, $taps>(
+                    window.taps::<_, $rows, $taps>(
                         lanes,
                         gradient,
                         input.add($row * window.tap_row + $column * window.tap_step),
@@ -71,7 +71,7 @@ pub(super) fn accumulate_weights<L: Lanes>(
                 _ => (0..kernel * kernel).for_each(|tap| taps!(1, 1, tap / kernel, tap % kernel)),
             }
         }
-    }
+    });
 }
 
 impl Window {
