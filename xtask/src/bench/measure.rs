@@ -202,14 +202,15 @@ impl Row {
         let rate =
             |amount: f64| if amount > 0.0 { format!("{:.1}", amount / self.seconds / 1e9) } else { "–".into() };
         let memory = self.peak_memory.map_or_else(|| "–".into(), |bytes| format!("{:.2} GB", bytes as f64 / 1e9));
+        let bound = self.bound(ceiling);
+        let over = if bound > 0.0 { format!("{:.1} ×", self.seconds / bound) } else { "–".into() };
         format!(
-            "| {} | {:.2} ms | {:.2} ms | {} | {} | {:.1} × | {memory} |",
+            "| {} | {:.2} ms | {:.2} ms | {} | {} | {over} | {memory} |",
             self.name,
             1e3 * self.seconds,
             1e3 * self.fastest,
             rate(self.flops),
             rate(self.bytes),
-            self.seconds / self.bound(ceiling),
         )
     }
 }

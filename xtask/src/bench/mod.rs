@@ -137,7 +137,8 @@ fn beside_ceiling(args: &Args, settings: &measure::Settings) -> Result<()> {
         println!("{line}");
         lines.push(line);
     };
-    for case in CASES.iter().filter(|case| args.wants(case.name) && case.is_a_step()) {
+    let named = |name: &str| args.names.iter().any(|wanted| wanted == name);
+    for case in CASES.iter().filter(|case| named(case.name) || (args.wants(case.name) && case.is_a_step())) {
         add(&Row::of(case.name, &cases::measure(case.name, settings)?));
     }
     if args.wants(KERNELS) {

@@ -193,7 +193,6 @@ impl Loader {
     }
 
     fn batches(&self, plan: Plan, end: Option<u64>) -> Batches {
-        self.source.pool.reserve(self.ahead + 2, self.batch_size, self.source.dataset.image_size());
         Batches::new(self.source.clone(), plan, self.batch_size, end, self.workers, self.ahead)
     }
 

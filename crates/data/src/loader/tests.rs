@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::dataset::{ImageSize, Normalization};
+use crate::test_memory::peak_bytes;
 
 /// A dataset whose image `i` is filled with bytes of `i`, and which can fail, panic, and take its time.
 struct Probe {
@@ -162,6 +163,19 @@ fn a_workers_panic_comes_out_as_an_error() {
         let error = batches.next().unwrap().err().unwrap();
         assert_eq!(error.to_string(), "a data worker panicked at step 1: no image 5");
     }
+}
+
+#[test]
+fn later_epochs_use_the_buffers_of_the_first() {
+    let loader = Loader::new(Probe::new(500), Augment::none(), 50).workers(2);
+    let (_, peak) = peak_bytes(|| {
+        for epoch in 0..5 {
+            loader.epoch(0, epoch).unwrap().for_each(|batch| drop(batch.unwrap()));
+        }
+    });
+    // Four batches ahead, and two with the consumer.
+    let batch = 50 * (ImageSize { height: 6, width: 4 }).len() * size_of::<f32>();
+    assert!((6 * batch..7 * batch).contains(&peak), "{peak} bytes, a batch has {batch}");
 }
 
 #[test]

@@ -64,80 +64,169 @@ impl Adjustment {
     /// Changes an image of bytes `[H, W, 3]` in place.
     pub fn apply(self, pixels: &mut [u8]) {
         match self {
-            Self::Brightness(factor) => map(pixels, &table(|v| factor * v)),
-            Self::Contrast(factor) => {
-                let mean = mean_gray(pixels);
-                map(pixels, &table(|v| mean + factor * (v - mean)));
-            }
-            Self::Saturation(factor) => {
-                for pixel in pixels.as_chunks_mut::<CHANNELS>().0 {
-                    let gray = f32::from(gray(*pixel));
-                    *pixel = pixel.map(|v| (gray + factor * (f32::from(v) - gray)) as u8);
-                }
-            }
-            Self::Hue(turn) => turn_hue(pixels, turn),
+            Self::Brightness(factor) => blend(pixels, 0.0, factor),
+            Self::Contrast(factor) => blend(pixels, mean_gray(pixels), factor),
+            Self::Saturation(factor) => by_blocks(pixels, Saturate { factor }),
+            Self::Hue(turn) => by_blocks(pixels, TurnHue { turn: 6.0 * turn.rem_euclid(1.0) }),
         }
     }
 }
 
-/// Luma of ITU-R 601 in 16 bits after the point, as Pillow computes it.
-fn gray([red, green, blue]: [u8; CHANNELS]) -> u8 {
-    ((u32::from(red) * 19_595 + u32::from(green) * 38_470 + u32::from(blue) * 7_471 + 0x8000) >> 16) as u8
+/// Luma of ITU-R 601 in 16 bits after the point, rounded, as Pillow computes it: every number is whole and below 2²⁴ until the
+/// fraction is cut off, so f32 is exact.
+#[inline(always)]
+fn gray([red, green, blue]: [f32; CHANNELS]) -> f32 {
+    ((red * 19_595.0 + green * 38_470.0 + blue * 7_471.0 + 32_768.0) / 65_536.0).floor()
+}
+
+/// `value` cut off at 0 and 255 and rounded towards 0: from 2²³ on, the lowest bits of a float are its ones. (`as` has no vector
+/// instruction.)
+#[inline(always)]
+fn byte(value: f32) -> u8 {
+    (value.clamp(0.0, 255.0).floor() + 8_388_608.0).to_bits() as u8
 }
 
 /// The rounded mean of the gray image.
 fn mean_gray(pixels: &[u8]) -> f32 {
-    let pixels = pixels.as_chunks::<CHANNELS>().0;
-    let sum: u64 = pixels.iter().map(|pixel| u64::from(gray(*pixel))).sum();
-    (sum as f64 / pixels.len().max(1) as f64 + 0.5).floor() as f32
+    let count = pixels.len() / CHANNELS;
+    let sum = pulp::Arch::new().dispatch(SumOfGray { pixels });
+    (sum as f64 / count.max(1) as f64 + 0.5).floor() as f32
 }
 
-/// A function of a byte's value, cut off at 0 and 255 and rounded towards 0 (which `as` does).
-fn table(function: impl Fn(f32) -> f32) -> [u8; 256] {
-    std::array::from_fn(|value| function(value as f32) as u8)
+struct SumOfGray<'a> {
+    pixels: &'a [u8],
 }
 
-fn map(pixels: &mut [u8], table: &[u8; 256]) {
-    pixels.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
+impl pulp::NullaryFnOnce for SumOfGray<'_> {
+    type Output = u64;
+
+    #[inline(always)]
+    fn call(self) -> u64 {
+        let mut sum = 0;
+        for block in self.pixels.as_chunks::<CHANNELS>().0.chunks(BLOCK) {
+            let [red, green, blue] = planes(block);
+            let mut grays = [0; BLOCK];
+            for i in 0..BLOCK {
+                grays[i] = u32::from(byte(gray([red[i], green[i], blue[i]])));
+            }
+            sum += u64::from(grays[..block.len()].iter().sum::<u32>());
+        }
+        sum
+    }
 }
 
-/// Pixels whose hue is turned together: enough for vector instructions, few enough for the first-level cache.
+/// centre + factor·(v − centre) for every byte v, cut off at 0 and 255 and rounded towards 0.
+fn blend(pixels: &mut [u8], centre: f32, factor: f32) {
+    pulp::Arch::new().dispatch(Blend { pixels, centre, factor });
+}
+
+struct Blend<'a> {
+    pixels: &'a mut [u8],
+    centre: f32,
+    factor: f32,
+}
+
+impl pulp::NullaryFnOnce for Blend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { pixels, centre, factor } = self;
+        for value in pixels {
+            *value = byte(centre + factor * (f32::from(*value) - centre));
+        }
+    }
+}
+
+/// Pixels that are changed together: enough for vector instructions, few enough for the first-level cache.
 const BLOCK: usize = 64;
+
+/// Red, green and blue apart; what is missing of a block is black.
+#[inline(always)]
+fn planes(block: &[[u8; CHANNELS]]) -> [[f32; BLOCK]; CHANNELS] {
+    let mut planes = [[0.0; BLOCK]; CHANNELS];
+    let [reds, greens, blues] = &mut planes;
+    for (i, &[red, green, blue]) in block.iter().enumerate() {
+        (reds[i], greens[i], blues[i]) = (f32::from(red), f32::from(green), f32::from(blue));
+    }
+    planes
+}
+
+/// A change of one pixel, whose results are rounded towards 0.
+trait Change: Copy {
+    fn change(self, pixel: [f32; CHANNELS]) -> [f32; CHANNELS];
+}
+
+#[derive(Clone, Copy)]
+struct Saturate {
+    factor: f32,
+}
+
+impl Change for Saturate {
+    #[inline(always)]
+    fn change(self, [red, green, blue]: [f32; CHANNELS]) -> [f32; CHANNELS] {
+        let gray = gray([red, green, blue]);
+        let blend = |value: f32| gray + self.factor * (value - gray);
+        [blend(red), blend(green), blend(blue)]
+    }
+}
 
 /// In the hexcone model with maximum M, chroma C and hue h (in sixths of the circle), the channels are
 /// M − C·max(0, min(k, 4 − k, 1)), k = (n + h) mod 6, for n = 5, 3, 1.
-fn turn_hue(pixels: &mut [u8], turn: f32) {
-    let turn = 6.0 * turn.rem_euclid(1.0);
-    let wrapped = |h: f32| if h >= 6.0 { h - 6.0 } else { h };
-    for block in pixels.as_chunks_mut::<CHANNELS>().0.chunks_mut(BLOCK) {
-        let mut planes = [[0.0_f32; BLOCK]; CHANNELS];
-        for (i, pixel) in block.iter().enumerate() {
-            for (plane, value) in planes.iter_mut().zip(pixel) {
-                plane[i] = f32::from(*value);
+#[derive(Clone, Copy)]
+struct TurnHue {
+    /// In sixths of the circle.
+    turn: f32,
+}
+
+impl Change for TurnHue {
+    #[inline(always)]
+    fn change(self, [r, g, b]: [f32; CHANNELS]) -> [f32; CHANNELS] {
+        let wrapped = |h: f32| if h >= 6.0 { h - 6.0 } else { h };
+        let most = r.max(g).max(b);
+        let chroma = most - r.min(g).min(b);
+        let inverse = if chroma > 0.0 { 1.0 / chroma } else { 0.0 };
+        let hue = if most == r {
+            (g - b) * inverse
+        } else if most == g {
+            (b - r) * inverse + 2.0
+        } else {
+            (r - g) * inverse + 4.0
+        };
+        let hue = wrapped(wrapped(hue + if hue < 0.0 { 6.0 } else { 0.0 }) + self.turn);
+        let channel = |n: f32| {
+            let k = wrapped(n + hue);
+            most - chroma * k.min(4.0 - k).clamp(0.0, 1.0) + 0.5
+        };
+        [channel(5.0), channel(3.0), channel(1.0)]
+    }
+}
+
+fn by_blocks(pixels: &mut [u8], change: impl Change) {
+    pulp::Arch::new().dispatch(ByBlocks { pixels, change });
+}
+
+struct ByBlocks<'a, C> {
+    pixels: &'a mut [u8],
+    change: C,
+}
+
+impl<C: Change> pulp::NullaryFnOnce for ByBlocks<'_, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for block in self.pixels.as_chunks_mut::<CHANNELS>().0.chunks_mut(BLOCK) {
+            let [reds, greens, blues] = planes(block);
+            let mut bytes = [[0; BLOCK]; CHANNELS];
+            let [red, green, blue] = &mut bytes;
+            for i in 0..BLOCK {
+                let [r, g, b] = self.change.change([reds[i], greens[i], blues[i]]);
+                (red[i], green[i], blue[i]) = (byte(r), byte(g), byte(b));
             }
-        }
-        let [red, green, blue] = &mut planes;
-        for ((red, green), blue) in red.iter_mut().zip(green).zip(blue) {
-            let (r, g, b) = (*red, *green, *blue);
-            let most = r.max(g).max(b);
-            let chroma = most - r.min(g).min(b);
-            let inverse = if chroma > 0.0 { 1.0 / chroma } else { 0.0 };
-            let hue = if most == r {
-                (g - b) * inverse
-            } else if most == g {
-                (b - r) * inverse + 2.0
-            } else {
-                (r - g) * inverse + 4.0
-            };
-            let hue = wrapped(wrapped(hue + if hue < 0.0 { 6.0 } else { 0.0 }) + turn);
-            let channel = |n: f32| {
-                let k = wrapped(n + hue);
-                most - chroma * k.min(4.0 - k).clamp(0.0, 1.0)
-            };
-            (*red, *green, *blue) = (channel(5.0), channel(3.0), channel(1.0));
-        }
-        for (i, pixel) in block.iter_mut().enumerate() {
-            *pixel = std::array::from_fn(|channel| (planes[channel][i] + 0.5) as u8);
+            for (i, pixel) in block.iter_mut().enumerate() {
+                *pixel = [red[i], green[i], blue[i]];
+            }
         }
     }
 }
