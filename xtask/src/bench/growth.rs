@@ -122,7 +122,10 @@ fn draw(curves: &[(&str, Vec<Point>)]) -> Result<()> {
         .light_line_style(WHITE)
         .x_desc("GFLOP of a weight step")
         .y_desc("seconds")
-        .y_label_formatter(&|seconds| format!("{seconds:.2}"))
+        .x_labels(6)
+        .y_labels(6)
+        .x_label_formatter(&|gflop| format!("{gflop:.0}"))
+        .y_label_formatter(&|seconds| format!("{seconds:.1}"))
         .draw()?;
     let base =
         curves.iter().flat_map(|(name, points)| points.iter().filter(move |p| *name == "batch" && p.value == 16));
