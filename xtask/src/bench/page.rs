@@ -1,4 +1,4 @@
-//! docs/benchmarks.md: one page of two sections, of which each is replaced by the command that measures it.
+//! docs/benchmarks.md: one page of three sections, of which each is replaced by the command that measures it.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use crate::workspace::root;
 
 /// A part of the page.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Section {
     /// `cargo xtask bench`.
     Ceiling,
@@ -79,11 +79,19 @@ fn replaced(page: &str, section: Section, text: &str) -> String {
     if let Some(old) = section.find(page) {
         return page.replacen(old, &new, 1);
     }
-    let sections: Vec<&str> = Section::ALL
-        .into_iter()
-        .filter_map(|other| if other == section { Some(new.as_str()) } else { other.find(page) })
-        .collect();
-    format!("{TITLE}\n{}", sections.join("\n"))
+    // In the order of the sections; whatever else stands on the page stays where it is.
+    let (before, after): (Vec<Section>, Vec<Section>) = Section::ALL.into_iter().partition(|other| *other < section);
+    let place = |other: &Section| other.find(page).and_then(|text| Some((page.find(text)?, text.len())));
+    if let Some((start, len)) = before.iter().rev().find_map(place) {
+        let (head, tail) = page.split_at(start + len);
+        return format!("{head}\n{new}{tail}");
+    }
+    if let Some((start, _)) = after.iter().find_map(place) {
+        let (head, tail) = page.split_at(start);
+        return format!("{head}{new}\n{tail}");
+    }
+    let page = if page.is_empty() { TITLE } else { page };
+    format!("{page}\n{new}")
 }
 
 const TITLE: &str = "\
@@ -133,5 +141,8 @@ mod tests {
         let page = replaced(&page, Section::Peer, "new peer\n");
         assert!(page.contains("new peer") && !page.contains("old peer"));
         assert!(page.contains("\nceiling\n") && page.ends_with("\nWritten by hand.\n"));
+        let page = replaced(&page, Section::Growth, "growth\n");
+        assert!(page.find("new peer").unwrap() < page.find("\ngrowth\n").unwrap(), "{page}");
+        assert!(page.contains("\nceiling\n") && page.ends_with("\nWritten by hand.\n"), "{page}");
     }
 }
