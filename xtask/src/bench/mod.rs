@@ -82,9 +82,13 @@ enum Peer {
 }
 
 impl Args {
+    fn names(&self, name: &str) -> bool {
+        self.names.iter().any(|named| named == name)
+    }
+
     fn wants(&self, name: &str) -> bool {
         let needs_more = name == cases::IMAGENET_LOADER && self.images.is_none();
-        self.names.iter().any(|wanted| wanted == name) || (self.names.is_empty() && !needs_more)
+        self.names(name) || (self.names.is_empty() && !needs_more)
     }
 
     fn settings(&self) -> measure::Settings {
@@ -115,7 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             .filter(|case| args.wants(case.name) && case.is_a_step())
             .try_for_each(|case| workspace::run(cases::here(case.name, &settings)?.arg("--profile")));
     }
-    if args.names.iter().any(|name| name == GROWTH) {
+    if args.names(GROWTH) {
         return growth::run(&settings);
     }
     match args.against {
@@ -137,8 +141,7 @@ fn beside_ceiling(args: &Args, settings: &measure::Settings) -> Result<()> {
         println!("{line}");
         lines.push(line);
     };
-    let named = |name: &str| args.names.iter().any(|wanted| wanted == name);
-    for case in CASES.iter().filter(|case| named(case.name) || (args.wants(case.name) && case.is_a_step())) {
+    for case in CASES.iter().filter(|case| args.names(case.name) || (args.wants(case.name) && case.is_a_step())) {
         add(&Row::of(case.name, &cases::measure(case.name, settings)?));
     }
     if args.wants(KERNELS) {

@@ -7,7 +7,7 @@ use crate::simd::Lanes;
 
 /// The body for every whole vector of `len` floats from `j` on (`here` is LANES), then for what is left. A macro, since a closure
 /// used twice would not be inlined.
-macro_rules! for_vectors {
+macro_rules! for_cut_vectors {
     ($lanes:ty, $len:expr, |$j:ident, $here:ident| $body:block) => {
         let len = $len;
         let whole = len / <$lanes>::LANES * <$lanes>::LANES;
@@ -80,7 +80,7 @@ impl<const RELU: bool> Join for Sum<RELU> {
 pub(super) fn join<L: Lanes>(lanes: L, by: impl Join, from: &[f32], step: usize, count: usize, to: &mut [f32]) {
     assert!(count > 0 && from.len() >= (count - 1) * step + to.len(), "pool: rows to join");
     unrolled!(count, |count| {
-        for_vectors!(L, to.len(), |j, here| {
+        for_cut_vectors!(L, to.len(), |j, here| {
             // SAFETY: the assert above; j + here is at most the length of `to`.
             unsafe {
                 let from = from.as_ptr().add(j);
@@ -111,7 +111,7 @@ impl Windows<'_> {
         let reach = (self.kernel - 1) * (self.row + self.step) + winner.len();
         assert!(self.cells.len() >= reach && dz.len() == winner.len(), "pool: windows to search");
         unrolled!(self.kernel, |kernel| {
-            for_vectors!(L, winner.len(), |j, here| {
+            for_cut_vectors!(L, winner.len(), |j, here| {
                 // SAFETY: the assert above; j + here is at most the length of `winner`.
                 unsafe {
                     let mut largest = lanes.splat(f32::NEG_INFINITY);
@@ -145,7 +145,7 @@ pub(super) fn add_won<L: Lanes>(
 ) {
     assert!(count > 0 && winner.len() >= (count - 1) * step + to.len() && dz.len() >= winner.len(), "pool: winners");
     unrolled!(count, |count| {
-        for_vectors!(L, to.len(), |j, here| {
+        for_cut_vectors!(L, to.len(), |j, here| {
             // SAFETY: the assert above; j + here is at most the length of `to`.
             unsafe {
                 let out = to.as_mut_ptr().add(j);
@@ -165,7 +165,7 @@ pub(super) fn add_won<L: Lanes>(
 #[inline(always)]
 pub(super) fn add<L: Lanes>(lanes: L, from: &[f32], x: Option<&[f32]>, to: &mut [f32]) {
     assert!(from.len() == to.len() && x.is_none_or(|x| x.len() == to.len()), "pool: rows to add");
-    for_vectors!(L, to.len(), |j, here| {
+    for_cut_vectors!(L, to.len(), |j, here| {
         // SAFETY: the assert above; j + here is at most the length of `to`.
         unsafe {
             let mut value = lanes.load_up_to(from.as_ptr().add(j), here);
