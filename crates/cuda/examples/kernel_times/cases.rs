@@ -26,8 +26,8 @@ struct Case {
     products: f64,
 }
 
-/// Times all cases, prints their table.
-pub(crate) fn run(bench: &Bench) -> std::result::Result<Value, Box<dyn Error>> {
+/// Times all cases whose names hold `text`, prints their table.
+pub(crate) fn run(bench: &Bench, text: &str) -> std::result::Result<Value, Box<dyn Error>> {
     println!(
         "{:42} {:>8} {:>8} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7} {:>6} {:>6}",
         "operation", "blocks", "launches", "cold µs", "warm µs", "MB", "GB/s", "of copy", "MFMA", "TFMA/s", "bound"
@@ -36,11 +36,12 @@ pub(crate) fn run(bench: &Bench) -> std::result::Result<Value, Box<dyn Error>> {
     for stage in [(32, 16), (16, 32), (8, 64)] {
         let (size, c) = stage;
         let images = Images { n: bench.batch(64), h: size, w: size, c };
-        for case in convolutional(bench, images)? {
-            rows.push(report(bench, &case)?);
+        for case in convolutional(bench, images)?.iter().filter(|case| case.name.contains(text)) {
+            rows.push(report(bench, case)?);
         }
     }
-    for case in ends(bench)?.into_iter().chain(recurrent(bench)?).chain(vectors(bench)?) {
+    let others = ends(bench)?.into_iter().chain(recurrent(bench)?).chain(vectors(bench)?);
+    for case in others.filter(|case| case.name.contains(text)) {
         rows.push(report(bench, &case)?);
     }
     println!();

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --release -p darts-cuda --features cuda --example kernel_times -- [--device N] [--json FILE] [--only kernels|passes] \
-//!     [--batch N] [--once]
+//!     [--case TEXT] [--batch N] [--once]
 //! ```
 
 mod cases;
@@ -23,12 +23,21 @@ struct Arguments {
     json: Option<PathBuf>,
     kernels: bool,
     passes: bool,
+    /// Only operations whose names hold this.
+    case: String,
     settings: Settings,
 }
 
 impl Arguments {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut parsed = Self { device: 0, json: None, kernels: true, passes: true, settings: Settings::default() };
+        let mut parsed = Self {
+            device: 0,
+            json: None,
+            kernels: true,
+            passes: true,
+            case: String::new(),
+            settings: Settings::default(),
+        };
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
             match word.as_str() {
@@ -38,6 +47,7 @@ impl Arguments {
                     let batch = value()?.parse().ok().filter(|&batch| batch > 1);
                     parsed.settings.batch = Some(batch.ok_or("--batch wants a number of 2 or more")?);
                 }
+                "--case" => parsed.case = value()?,
                 "--once" => parsed.settings.once = true,
                 "--only" => match value()?.as_str() {
                     "kernels" => parsed.passes = false,
@@ -63,7 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         bench.arithmetic / 1e12,
         bench.empty_launch * 1e6
     );
-    let kernels = if arguments.kernels { cases::run(&bench)? } else { Value::Null };
+    let kernels = if arguments.kernels { cases::run(&bench, &arguments.case)? } else { Value::Null };
     let passes = if arguments.passes { passes::run(&bench)? } else { Value::Null };
     if let Some(path) = arguments.json {
         let report = json!({
