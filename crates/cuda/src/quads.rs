@@ -15,14 +15,14 @@ pub(crate) const THREADS: usize = 256;
 pub(crate) const SHARED_FLOATS: usize = 24 * 1024;
 
 /// Multiprocessors of a large device.
-const MULTIPROCESSORS: usize = 132;
+pub(crate) const MULTIPROCESSORS: usize = 132;
 
 /// Bytes that a multiprocessor moves while a warp waits to issue its next instruction: about 11 cycles, as measured, of 13 bytes.
 const BYTES: usize = 147;
 
 /// Shared memory of the largest device's multiprocessor, in floats, and what a block takes beside its own.
-const MULTIPROCESSOR: usize = 57 * 1024;
-const RESERVED: usize = 256;
+pub(crate) const MULTIPROCESSOR: usize = 57 * 1024;
+pub(crate) const RESERVED: usize = 256;
 
 args! {
     /// One gradient.
@@ -97,9 +97,14 @@ pub(crate) fn tile4_rounds(pixels: usize, channels: usize) -> usize {
     ((pixels / 4).next_multiple_of(8) * channels.div_ceil(4)).div_ceil(THREADS)
 }
 
+/// Whether lanes of a warp share columns in a product of so many `columns` of four.
+pub(crate) fn shares_interleave(columns: usize) -> bool {
+    columns.is_multiple_of(4)
+}
+
 /// Whether the threads of a block have room for a product of `columns` × `groups` shares.
 pub(crate) fn shares_fit(columns: usize, groups: usize) -> bool {
-    if columns.is_multiple_of(4) {
+    if shares_interleave(columns) {
         columns / 4 * groups.div_ceil(8) * 32 <= THREADS
     } else {
         columns * groups <= THREADS

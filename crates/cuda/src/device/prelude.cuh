@@ -14,6 +14,7 @@
 //   block_sum(v, shared)                all threads of the block; contains barriers
 //   load4, store4, load2, store2        16 and 8 bytes at once, so aligned
 //   put4                                store4 to shared memory
+//   relu(v)                             max(v, 0); NaN stays NaN
 //   bf16, to_float, to_bf16             storage in bfloat16, rounded to nearest even
 //
 // Rules: no float atomics, no order of blocks or threads that a result depends on, no inline PTX outside mma.cuh and this file. Products
@@ -56,6 +57,12 @@ DEVICE void store4(float *p, float4 v) { *reinterpret_cast<float4 *>(p) = v; }
 DEVICE void put4(float *p, float4 v) {
     uint32_t address = (uint32_t)__cvta_generic_to_shared(p);
     asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
+}
+// max(v, 0); NaN stays NaN.
+DEVICE float relu(float v) {
+    float positive;
+    asm("max.NaN.f32 %0, %1, 0f00000000;" : "=f"(positive) : "f"(v));
+    return positive;
 }
 DEVICE float2 load2(const float *p) { return *reinterpret_cast<const float2 *>(p); }
 DEVICE void store2(float *p, float2 v) { *reinterpret_cast<float2 *>(p) = v; }

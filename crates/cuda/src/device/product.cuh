@@ -72,6 +72,35 @@ DEVICE void multiply_rows(const float *a, uint32_t pitch_a, uint32_t rows_a, con
     }
 }
 
+// Whether the lanes of a warp share columns, so that `warp_column_sums` can add over them.
+DEVICE bool shares_interleave(uint32_t columns) { return columns % 4 == 0; }
+
+// Of every lane's sums and sums of squares of its four columns, those over the lanes of the warp that have the same columns: one
+// of the warp's 2 * 16 sums for each lane, `column_sum_lane` says which. Called by all lanes.
+DEVICE float warp_column_sum(const float (&sum)[4], const float (&square)[4]) {
+    // Lanes that differ in bits 0, 2 and 4 have the same columns (see `share`): each time, one of two keeps half of what both have.
+    bool squares = lane() & 1, high = lane() & 4, odd = lane() & 16;
+    float four[4], two[2];
+#pragma unroll
+    for (int c = 0; c < 4; c++) {
+        float other = warp_xor(squares ? sum[c] : square[c], 1);
+        four[c] = (squares ? square[c] : sum[c]) + other;
+    }
+#pragma unroll
+    for (int c = 0; c < 2; c++) {
+        float other = warp_xor(high ? four[c] : four[2 + c], 4);
+        two[c] = (high ? four[2 + c] : four[c]) + other;
+    }
+    float other = warp_xor(odd ? two[0] : two[1], 16);
+    return (odd ? two[1] : two[0]) + other;
+}
+
+// The lane that has, of the warp's 16 columns, the sum (or the sum of squares) of this one.
+DEVICE uint32_t column_sum_lane(uint32_t column, bool square) {
+    uint32_t quad = column / 4, c = column % 4;
+    return (square ? 1 : 0) + ((quad & 1) << 1) + ((quad & 2) << 2) + ((c & 2) << 1) + ((c & 1) << 4);
+}
+
 // Sums and sums of squares per column over a block: every active thread brings those of its pixels. Columns [0, count)
 // are written to `to` and `to + stride`. `shared` has 2 * columns * 4 * groups + 256 floats; called by all threads,
 // contains barriers and begins with one, so `shared` may be what the product has just read.

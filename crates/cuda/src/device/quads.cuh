@@ -10,11 +10,7 @@
 // `left` values from p (4 if there are more), then zeros. `wide`: C and the address allow one access of 16 bytes.
 DEVICE float4 load_quad(const float *p, uint32_t left, bool wide) {
     if (wide) return load4(p);
-    float4 v = make_float4(p[0], 0.0f, 0.0f, 0.0f);
-    if (left > 1) v.y = p[1];
-    if (left > 2) v.z = p[2];
-    if (left > 3) v.w = p[3];
-    return v;
+    return make_float4(p[0], left > 1 ? p[1] : 0.0f, left > 2 ? p[2] : 0.0f, left > 3 ? p[3] : 0.0f);
 }
 
 DEVICE void store_quad(float *p, float4 v, uint32_t left, bool wide) {
@@ -69,9 +65,6 @@ DEVICE float4 add_quad(float4 a, float4 b) { return make_float4(a.x + b.x, a.y +
 DEVICE float4 mul_quad(float4 a, float4 b) { return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w); }
 
 DEVICE float4 splat_quad(float v) { return make_float4(v, v, v, v); }
-
-// NaN stays NaN.
-DEVICE float relu(float v) { return v < 0.0f ? 0.0f : v; }
 
 DEVICE float4 relu_quad(float4 v) { return make_float4(relu(v.x), relu(v.y), relu(v.z), relu(v.w)); }
 

@@ -54,7 +54,6 @@ DEVICE float sigmoid(float x) {
 }
 
 // Keeps NaN.
-DEVICE float relu(float x) { return x < 0.0f ? 0.0f : x; }
 
 struct Mix {
     float tanh;

@@ -27,7 +27,7 @@ struct SepBackwardArgs {
     SepKind kind[SEP_KINDS];
     SepBackward unit[SEP_UNITS];
 };
-static_assert(sizeof(SepBackwardArgs) == 16 + 168 * SEP_KINDS + 200 * SEP_UNITS, "layout of SepBackwardArgs");
+static_assert(sizeof(SepBackwardArgs) == 16 + SEP_KIND_BYTES * SEP_KINDS + 200 * SEP_UNITS, "layout of SepBackwardArgs");
 
 // The pixel of z at number `pixel` of a tile, a multiple of 4: its index, and how many of the next four columns exist (0: not even it).
 struct Pixel {
@@ -71,10 +71,10 @@ DEVICE void load_upstream(const SepKind &kind, const Corner &corner, uint32_t im
     }
 }
 
-// g of the chunk's channels, to rows [chunk][pitch] and to device memory.
+// g of the chunk's channels, to device memory and, with `keep`, to rows [chunk][pitch].
 template <int V>
 DEVICE void multiply_pointwise(const SepKind &kind, const Corner &corner, uint32_t images, const SepBackward &unit, uint32_t c0,
-                               uint32_t channels, const float *dz, const float *pointwise, float *g) {
+                               uint32_t channels, const float *dz, const float *pointwise, float *g, bool keep) {
     uint32_t pitch_w = kind.chunk + 4, columns = (channels + 3) / 4, groups = (kind.pixels + 4 * V - 1) / (4 * V);
     // A whole number of warps' shares.
     uint32_t count = columns % 4 == 0 ? columns / 4 * ((groups + 7) / 8) * 32 : columns * groups;
@@ -89,7 +89,7 @@ DEVICE void multiply_pointwise(const SepKind &kind, const Corner &corner, uint32
             uint32_t number = 4 * (mine.group + v * groups);
             if (number >= kind.pixels) continue;
 #pragma unroll
-            for (uint32_t j = 0; j < 4; j++) {
+            for (uint32_t j = 0; j < 4 && keep; j++) {
                 float4 quad = make_float4(acc[4 * v][j], acc[4 * v + 1][j], acc[4 * v + 2][j], acc[4 * v + 3][j]);
                 put4(g + (c + j) * kind.pitch + number, quad);
             }
@@ -110,65 +110,58 @@ DEVICE Patches patches_of(const SepKind &kind) {
             patch_rows(kind.tile_h, kind.dilation), kind.patch_rows_magic, kind.tile_n};
 }
 
-// For the thread's patch: its part of the depthwise gradient to `parts` [patches][K*K], and DW of the activated input in place
-// of g. Called by all threads; `parts` may lie where the planes are, unless the shape is only known at run time (K = 0). K*K is
-// odd: neighbouring threads write to different banks.
+// For the thread's patch: what it adds to the depthwise gradient, to sums [K*K], and DW of the activated input in place of g. Sums
+// of at most five rows are the thread's registers.
 template <int K, int F, int D>
 DEVICE void backward_patches(const SepKind &kind, uint32_t channels, const float *planes, const float *depthwise, float *g,
-                             float *parts) {
+                             float *sums) {
     uint32_t dilation = K ? D : kind.dilation;
     Patches patches = patches_of(kind);
     Patch at = patch_of(threadIdx.x, patches, dilation);
-    bool active = threadIdx.x < patch_count(patches) && at.channel < channels;
-    float taps[K ? K * K : 1] = {};
-    if (active) {
-        const float *x = planes + at.channel * kind.plane +
-                         (at.image * kind.in_h + kind.factor * at.row) * kind.in_w + kind.factor * at.column;
-        uint32_t step = dilation * kind.in_w;
-        float *here = g + at.channel * kind.pitch + at.image * kind.tile_h * kind.tile_w + at.column;
-        float mine[4][4];
-        // The registers of one product at a time: g is kept, y takes its place.
+    if (threadIdx.x >= patch_count(patches) || at.channel >= channels) return;
+    const float *x = planes + at.channel * kind.plane +
+                     (at.image * kind.in_h + kind.factor * at.row) * kind.in_w + kind.factor * at.column;
+    uint32_t step = dilation * kind.in_w;
+    float *here = g + at.channel * kind.pitch + at.image * kind.tile_h * kind.tile_w + at.column;
+    float mine[4][4];
+    // The registers of one product at a time: g is kept, y takes its place.
 #pragma unroll
-        for (uint32_t r = 0; r < 4; r++) {
-            uint32_t row = at.row + r * dilation;
-            float4 quad = row < kind.tile_h ? load4(here + row * kind.tile_w) : splat_quad(0.0f);
-            mine[r][0] = quad.x;
-            mine[r][1] = quad.y;
-            mine[r][2] = quad.z;
-            mine[r][3] = quad.w;
-        }
-        float acc[4][4] = {};
-        convolve<K, F, D>(x, step, depthwise + at.channel * kind.kernel * kind.kernel, kind, acc);
-#pragma unroll
-        for (uint32_t r = 0; r < 4; r++) {
-            uint32_t row = at.row + r * dilation;
-            if (row < kind.tile_h) {
-                put4(here + row * kind.tile_w, make_float4(acc[r][0], acc[r][1], acc[r][2], acc[r][3]));
-            }
-        }
-        if constexpr (K == 0) {
-            for (uint32_t t = 0; t < kind.kernel * kind.kernel; t++) {
-                float sum = 0.0f;
-                for (uint32_t r = 0; r < 4; r++) {
-                    const float *row = x + (kind.factor * r + t / kind.kernel) * step + kind.dilation * (t % kind.kernel);
-                    for (uint32_t j = 0; j < 4; j++) sum = fmaf(mine[r][j], row[kind.factor * j], sum);
-                }
-                parts[threadIdx.x * kind.kernel * kind.kernel + t] = sum;
-            }
-        } else {
-            correlate<K, F, D>(x, step, mine, taps);
-        }
+    for (uint32_t r = 0; r < 4; r++) {
+        uint32_t row = at.row + r * dilation;
+        float4 quad = row < kind.tile_h ? load4(here + row * kind.tile_w) : splat_quad(0.0f);
+        mine[r][0] = quad.x;
+        mine[r][1] = quad.y;
+        mine[r][2] = quad.z;
+        mine[r][3] = quad.w;
     }
-    BARRIER();
-    if (K != 0 && active) {
+    float acc[4][4] = {};
+    convolve<K, F, D>(x, step, depthwise + at.channel * kind.kernel * kind.kernel, kind, acc);
 #pragma unroll
-        for (int t = 0; t < K * K; t++) parts[threadIdx.x * (K * K) + t] = taps[t];
+    for (uint32_t r = 0; r < 4; r++) {
+        uint32_t row = at.row + r * dilation;
+        if (row < kind.tile_h) put4(here + row * kind.tile_w, make_float4(acc[r][0], acc[r][1], acc[r][2], acc[r][3]));
+    }
+    if constexpr (K == 0) {
+        for (uint32_t t = 0; t < kind.kernel * kind.kernel; t++) {
+            float sum = 0.0f;
+            for (uint32_t r = 0; r < 4; r++) {
+                const float *row = x + (kind.factor * r + t / kind.kernel) * step + kind.dilation * (t % kind.kernel);
+                for (uint32_t j = 0; j < 4; j++) sum = fmaf(mine[r][j], row[kind.factor * j], sum);
+            }
+            sums[t] += sum;
+        }
+    } else if constexpr (K <= 5) {
+        correlate<K, F, D>(x, step, mine, sums);
+    } else {
+        float parts[K * K] = {};
+        correlate<K, F, D>(x, step, mine, parts);
+        for (int t = 0; t < K * K; t++) sums[t] += parts[t];
     }
 }
 
-// The depthwise gradient of a chunk from the parts of its patches, written or added.
+// The depthwise gradient of a chunk from what its patches have added: parts [patches][K*K].
 template <int K>
-DEVICE void sum_taps(const SepKind &kind, uint32_t channels, const float *parts, float *to, bool add) {
+DEVICE void sum_taps(const SepKind &kind, uint32_t channels, const float *parts, float *to) {
     Patches patches = patches_of(kind);
     uint32_t others = patches.rows * kind.tile_n, taps = K ? K * K : kind.kernel * kind.kernel;
     for (uint32_t i = threadIdx.x; i < channels * taps; i += SEP_THREADS) {
@@ -178,11 +171,12 @@ DEVICE void sum_taps(const SepKind &kind, uint32_t channels, const float *parts,
             const float *part = parts + (other * kind.chunk + channel) * patches.columns * taps + tap;
             for (uint32_t column = 0; column < patches.columns; column++) sum += part[column * taps];
         }
-        to[i] = add ? to[i] + sum : sum;
+        to[i] = sum;
     }
 }
 
-// Grid: for each kind its units x runs of input channels x blocks that share the tiles.
+// Grid: for each kind its units x runs of input channels x blocks that share the tiles. What a thread adds to the weights'
+// gradients stays with it over all tiles of the block: in registers, but for that of a large depthwise kernel.
 template <bool LARGE>
 DEVICE void backward_units(const SepBackwardArgs &args) {
     DYN_SMEM(float, shared);
@@ -196,8 +190,8 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     const SepBackward &unit = args.unit[kind.first_unit + block / kind.chunks];
     bool weights = unit.d_pointwise != nullptr;
     Planes planes = {kind.tile_n, kind.in_h, kind.in_w, kind.plane, kind.chunk / 4, kind.quads_magic, kind.across_magic,
-                     kind.in_h_magic, kind.step, 1};
-    Source from = {unit.x, unit.scale, unit.shift, args.n, args.h, args.w, kind.c_in, true, unit.wide != 0};
+                     kind.in_h_magic, kind.step};
+    Source from = {unit.x, unit.scale, unit.shift, args.n, args.h, args.w, kind.c_in, 1, true, unit.wide != 0};
     float *dz = shared + kind.rows_at;
     float *g = shared + kind.more_at;
     float *pointwise = shared + kind.pointwise_at;
@@ -212,43 +206,25 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     float *d_depthwise = unit.d_depthwise + (size_t)slot * kind.c_in * taps + c0 * taps;
     float *d_pointwise = unit.d_pointwise + (size_t)slot * kind.c_out * kind.c_in + c0;
     // Products of rows: a thread takes every rows_o-th output and every rows_c-th input channel. Where there are fewer such
-    // pairs than threads, several threads share the pixels of one.
+    // pairs than threads, several threads share the pixels of one; where there are more, the sums are added to in device memory.
     uint32_t rows_o = (kind.c_out + 3) / 4, rows_c = (channels + 3) / 4, pairs = rows_o * rows_c;
-    uint32_t quads = kind.pixels / 4, sharing = pairs < SEP_THREADS ? min(SEP_THREADS / pairs, quads) : 1;
-    for (uint32_t tile = slot; tile < kind.tiles; tile += kind.splits) {
-        Corner corner = corner_of(kind, tile);
-        bool add = tile != slot;
-        if (weights) {
-            int y0 = (int)(kind.stride * corner.row) - (int)kind.padding;
-            int x0 = (int)(kind.stride * corner.column) - (int)kind.padding;
-            load_planes(shared, planes, from, corner.n, y0, x0, c0);
-        }
-        load_upstream(kind, corner, args.n, unit.upstream, dz);
-        BARRIER();
-        // Eight pixels a thread, unless half of the threads would idle.
-        if (kind.pixels * channels > 16 * SEP_THREADS) {
-            multiply_pointwise<2>(kind, corner, args.n, unit, c0, channels, dz, pointwise, g);
-        } else {
-            multiply_pointwise<1>(kind, corner, args.n, unit, c0, channels, dz, pointwise, g);
-        }
-        BARRIER();
-        // From here on, g becomes y = DW(relu(a*x + b)).
-        if (!weights) continue;
-#define BACKWARD_PATCHES(K, F, D) backward_patches<K, F, D>(kind, channels, shared, depthwise, g, parts)
-        if constexpr (LARGE) {
-            SEP_DISPATCH_LARGE(kind.kernel, kind.factor, kind.dilation, BACKWARD_PATCHES)
-        } else {
-            SEP_DISPATCH_SMALL(kind.kernel, kind.factor, kind.dilation, BACKWARD_PATCHES)
-        }
-        float acc[4][4] = {};
-        if (sharing > 1) {
-            uint32_t first = threadIdx.x / pairs, pair = threadIdx.x - first * pairs, o = pair / rows_c, c = pair - o * rows_c;
+    uint32_t quads = kind.pixels / 4, sharing = pairs <= SEP_THREADS ? min(SEP_THREADS / pairs, quads) : 0;
+    uint32_t first = threadIdx.x / pairs, my_pair = threadIdx.x - first * pairs;
+    float products[4][4] = {};
+    // K*K is odd: neighbouring threads write to different banks.
+    float *my_parts = parts + threadIdx.x * taps;
+    bool has_patch = threadIdx.x < patch_count(patches_of(kind));
+    float my_taps[25] = {};
+    for (uint32_t t = 0; LARGE && weights && has_patch && t < taps; t++) my_parts[t] = 0.0f;
+    // The products of rows of one tile go beside the loads for the next.
+    for (uint32_t tile = slot;; tile += kind.splits) {
+        if (tile != slot && weights) {
             if (first < sharing) {
+                uint32_t o = my_pair / rows_c, c = my_pair - o * rows_c;
                 multiply_rows(dz + o * kind.pitch, kind.pitch, rows_o, g + c * kind.pitch, kind.pitch, rows_c, first, sharing,
-                              quads, acc);
+                              quads, products);
             }
-        } else {
-            for (uint32_t pair = threadIdx.x; pair < pairs; pair += SEP_THREADS) {
+            for (uint32_t pair = threadIdx.x; pair < pairs && sharing == 0; pair += SEP_THREADS) {
                 uint32_t o = pair / rows_c, c = pair - o * rows_c;
                 float sums[4][4] = {};
                 multiply_rows(dz + o * kind.pitch, kind.pitch, rows_o, g + c * kind.pitch, kind.pitch, rows_c, 0, 1, quads,
@@ -257,42 +233,77 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
                     for (uint32_t j = 0; j < 4; j++) {
                         if (o + i * rows_o >= kind.c_out || c + j * rows_c >= channels) continue;
                         float *to = d_pointwise + (size_t)(o + i * rows_o) * kind.c_in + c + j * rows_c;
-                        *to = add ? *to + sums[i][j] : sums[i][j];
+                        *to = tile == slot + kind.splits ? sums[i][j] : *to + sums[i][j];
                     }
                 }
             }
         }
+        Corner corner = corner_of(kind, tile);
+        bool more = tile < kind.tiles;
+        if (more && weights) {
+            int y0 = (int)(kind.stride * corner.row) - (int)kind.padding;
+            int x0 = (int)(kind.stride * corner.column) - (int)kind.padding;
+            load_planes<1>(shared, planes, from, corner.n, y0, x0, c0);
+        }
+        // Where there is room, dz of a tile is loaded while that of the one before is still read.
+        if (kind.next_at == kind.rows_at) BARRIER();
+        dz = dz == shared + kind.rows_at ? shared + kind.next_at : shared + kind.rows_at;
+        if (more) load_upstream(kind, corner, args.n, unit.upstream, dz);
         BARRIER();
-        if (!LARGE && kind.kernel == 3) {
-            sum_taps<3>(kind, channels, parts, d_depthwise, add);
-        } else if (!LARGE) {
-            sum_taps<5>(kind, channels, parts, d_depthwise, add);
+        if (!more) break;
+        // Eight pixels a thread, unless half of the threads would idle.
+        if (kind.pixels * channels > 16 * SEP_THREADS) {
+            multiply_pointwise<2>(kind, corner, args.n, unit, c0, channels, dz, pointwise, g, weights);
         } else {
-            sum_taps<0>(kind, channels, parts, d_depthwise, add);
+            multiply_pointwise<1>(kind, corner, args.n, unit, c0, channels, dz, pointwise, g, weights);
         }
-        if (sharing > 1) {
-            // In place of dz, which has been read: [4*4][threads].
+        if (!weights) continue;
+        BARRIER();
+        // From here on, g becomes y = DW(relu(a*x + b)).
+#define BACKWARD_PATCHES(K, F, D) backward_patches<K, F, D>(kind, channels, shared, depthwise, g, LARGE ? my_parts : my_taps)
+        if constexpr (LARGE) {
+            SEP_DISPATCH_LARGE(kind.kernel, kind.factor, kind.dilation, BACKWARD_PATCHES)
+        } else {
+            SEP_DISPATCH_SMALL(kind.kernel, kind.factor, kind.dilation, BACKWARD_PATCHES)
+        }
+        BARRIER();
+    }
+    if (!weights) return;
+    // What lies in shared memory has been read; parts may take its place.
+    if (!LARGE && has_patch) {
 #pragma unroll
-            for (uint32_t i = 0; i < 16; i++) dz[i * SEP_THREADS + threadIdx.x] = acc[i / 4][i % 4];
+        for (uint32_t t = 0; t < 25; t++) {
+            if (t < taps) my_parts[t] = my_taps[t];
         }
-        BARRIER();
-        if (sharing > 1) {
-            for (uint32_t i = threadIdx.x; i < 16 * pairs; i += SEP_THREADS) {
-                uint32_t pair = i % pairs, element = i / pairs;
-                uint32_t o = pair / rows_c + element / 4 * rows_o, c = pair % rows_c + element % 4 * rows_c;
-                if (o >= kind.c_out || c >= channels) continue;
-                float sum = 0.0f;
-                for (uint32_t s = 0; s < sharing; s++) sum += dz[element * SEP_THREADS + s * pairs + pair];
-                float *to = d_pointwise + (size_t)o * kind.c_in + c;
-                *to = add ? *to + sum : sum;
-            }
-        }
-        BARRIER();
+    }
+    BARRIER();
+    if (LARGE) {
+        sum_taps<0>(kind, channels, parts, d_depthwise);
+    } else if (kind.kernel == 3) {
+        sum_taps<3>(kind, channels, parts, d_depthwise);
+    } else {
+        sum_taps<5>(kind, channels, parts, d_depthwise);
+    }
+    if (sharing == 0) return;
+    BARRIER();
+    float *all = shared;
+    if (first < sharing) {
+#pragma unroll
+        for (uint32_t i = 0; i < 16; i++) all[i * SEP_THREADS + threadIdx.x] = products[i / 4][i % 4];
+    }
+    BARRIER();
+    for (uint32_t i = threadIdx.x; i < 16 * pairs; i += SEP_THREADS) {
+        uint32_t pair = i % pairs, element = i / pairs;
+        uint32_t o = pair / rows_c + element / 4 * rows_o, c = pair % rows_c + element % 4 * rows_c;
+        if (o >= kind.c_out || c >= channels) continue;
+        float sum = 0.0f;
+        for (uint32_t s = 0; s < sharing; s++) sum += all[element * SEP_THREADS + s * pairs + pair];
+        d_pointwise[(size_t)o * kind.c_in + c] = sum;
     }
 }
 
 // Kernels of 3 and 5 rows.
-KERNEL_RESIDENT(sep_unit_backward, SepBackwardArgs, SEP_THREADS, SEP_RESIDENT) { backward_units<false>(args); }
+KERNEL_RESIDENT(sep_unit_backward, SepBackwardArgs, SEP_THREADS, 2) { backward_units<false>(args); }
 
 // All others.
 KERNEL_RESIDENT(sep_unit_backward_large, SepBackwardArgs, SEP_THREADS, 2) { backward_units<true>(args); }

@@ -30,7 +30,7 @@ args! {
         pad: u32,
     }
 
-    struct BackwardArgs: 3888 {
+    struct BackwardArgs: 3920 {
         n: u32,
         h: u32,
         w: u32,
@@ -72,10 +72,11 @@ pub(super) fn push(program: &mut Program, images: Images, inputs: &[Backward], s
         let mut args = Vec::new();
         let mut kinds = Vec::new();
         let (mut blocks, mut floats) = (0, 0);
-        for same in &launch {
-            let shape = shapes[same[0]];
-            let plan = plan::backward(images, shape);
+        let plans: Vec<_> = launch.iter().map(|same| (plan::backward(images, shapes[same[0]]), same.len())).collect();
+        let splits = plan::share_tiles(&plans);
+        for ((same, (plan, _)), splits) in launch.iter().zip(plans).zip(splits) {
             let mut kind = plan.kind;
+            kind.splits = splits;
             kind.first_unit = args.len() as u32;
             kind.units = same.len() as u32;
             kind.first_block = blocks;
@@ -83,6 +84,7 @@ pub(super) fn push(program: &mut Program, images: Images, inputs: &[Backward], s
             floats = floats.max(plan.floats);
             for &index in same {
                 let (input, unit) = units[index];
+                let shape = unit.shape;
                 let partials = unit.weights.map(|weights| {
                     let mut partial = |to: View| {
                         let partials = scratch.slice(used..used + kind.splits as usize * to.len);

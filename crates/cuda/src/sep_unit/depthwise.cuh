@@ -41,9 +41,10 @@ struct SepKind {
     uint32_t first_unit, units, per_block;
     uint32_t first_block;
     // Where things lie in shared memory, in floats: planes are first.
-    uint32_t rows_at, more_at, pointwise_at, depthwise_at, taps_at;
+    uint32_t rows_at, next_at, more_at, pointwise_at, depthwise_at, taps_at, sums_at;
 };
-static_assert(sizeof(SepKind) == 168, "layout of SepKind");
+#define SEP_KIND_BYTES 176
+static_assert(sizeof(SepKind) == SEP_KIND_BYTES, "layout of SepKind");
 
 // First image, row and column of z in a tile.
 struct Corner {
@@ -60,39 +61,41 @@ DEVICE Corner corner_of(const SepKind &kind, uint32_t tile) {
 }
 
 // A tile's input: `images` times `rows` rows of `columns` floats make a plane, and there are 4 * quads planes. Neighbours lie
-// `step` apart in an image that holds zeros between its pixels where `up` > 1. The magics divide by quads, columns / 4, rows.
+// `step` apart in the image. The magics divide by quads, columns / 4, rows.
 struct Planes {
-    uint32_t images, rows, columns, plane, quads, quads_magic, across_magic, rows_magic, step, up;
+    uint32_t images, rows, columns, plane, quads, quads_magic, across_magic, rows_magic, step;
 };
 
-// Images [n, h, w, c] and, where `activate`, relu(scale*x + shift) in place of x (null scale: relu(x)).
+// Images [n, h, w, c] and, where `activate`, relu(scale*x + shift) in place of x (null scale: relu(x)). With `up` > 1, they hold
+// up - 1 zeros between neighbouring pixels.
 struct Source {
     const float *x, *scale, *shift;
-    uint32_t n, h, w, c;
+    uint32_t n, h, w, c, up;
     bool activate, wide;
 };
 
 // Channels [c0, c0 + 4*quads) of the tile whose first image, row and column are n0, y0 and x0, into planes. What lies
-// outside of the image is 0, after the activation; the planes of a quad of which no channel exists stay as they are.
+// outside of the image is 0, after the activation; the planes of a quad of which no channel exists stay as they are. UP: `up`
+// where it is a constant, else 0.
+template <int UP>
 DEVICE void load_planes(float *planes, const Planes &p, const Source &from, uint32_t n0, int y0, int x0, uint32_t c0) {
-    uint32_t across = p.columns / 4, slots = p.images * p.rows * across;
-    int up = (int)p.up;
+    uint32_t across = p.columns / 4, slots = p.images * p.rows * across, up = UP ? UP : from.up;
     for (uint32_t index = threadIdx.x; index < tile4_count(slots, p.quads); index += SEP_THREADS) {
         Tile4 at = tile4(index, p.quads, p.quads_magic);
         uint32_t c = c0 + 4 * at.quad;
         if (at.slot >= slots || c >= from.c) continue;
         uint32_t line = quotient(at.slot, p.across_magic), image = quotient(line, p.rows_magic);
-        int y = y0 + (int)((line - image * p.rows) * p.step);
-        int x = x0 + (int)(4 * (at.slot - line * across) * p.step);
-        bool inside = n0 + image < from.n && y >= 0 && y % up == 0 && y / up < (int)from.h;
-        const float *row = from.x + ((size_t)(n0 + image) * from.h + (inside ? y / up : 0)) * from.w * from.c + c;
+        // Rows and columns before the first are large numbers.
+        uint32_t y = (uint32_t)y0 + (line - image * p.rows) * p.step, x = (uint32_t)x0 + 4 * (at.slot - line * across) * p.step;
+        bool inside = n0 + image < from.n && y / up < from.h && y % up == 0;
+        const float *row = from.x + ((size_t)(n0 + image) * from.h + (inside ? y / up : 0)) * (from.w * from.c) + c;
         float4 v[4];
         bool there[4];
         uint32_t offset[4];
 #pragma unroll
-        for (int j = 0; j < 4; j++, x += (int)p.step) {
-            there[j] = inside && x >= 0 && x % up == 0 && x / up < (int)from.w;
-            offset[j] = (uint32_t)(x / up) * from.c;
+        for (int j = 0; j < 4; j++, x += p.step) {
+            there[j] = inside && x / up < from.w && x % up == 0;
+            offset[j] = x / up * from.c;
         }
         // Loads first, all at once: their latencies overlap.
         if (from.wide) {
@@ -102,20 +105,20 @@ DEVICE void load_planes(float *planes, const Planes &p, const Source &from, uint
 #pragma unroll
             for (int j = 0; j < 4; j++) v[j] = there[j] ? load_quad(row + offset[j], from.c - c, false) : splat_quad(0.0f);
         }
-        if (from.activate) {
-            float4 scale = splat_quad(1.0f), shift = splat_quad(0.0f);
-            if (from.scale) {
-                scale = load_quad(from.scale + c, from.c - c, from.wide);
-                shift = load_quad(from.shift + c, from.c - c, from.wide);
-            }
+        if (from.activate && from.scale) {
+            float4 scale = load_quad(from.scale + c, from.c - c, from.wide), shift = load_quad(from.shift + c, from.c - c, from.wide);
 #pragma unroll
             for (int j = 0; j < 4; j++) {
-                if (there[j]) v[j] = relu_quad(from.scale ? fma_quad(scale, v[j], shift) : v[j]);
+                if (there[j]) v[j] = relu_quad(fma_quad(scale, v[j], shift));
             }
+        } else if (from.activate) {
+#pragma unroll
+            for (int j = 0; j < 4; j++) v[j] = relu_quad(v[j]);
         }
         transpose(v);
+        float *to = planes + 4 * at.quad * p.plane + 4 * at.slot;
 #pragma unroll
-        for (int j = 0; j < 4; j++) put4(planes + (4 * at.quad + j) * p.plane + 4 * at.slot, v[j]);
+        for (int j = 0; j < 4; j++) put4(to + j * p.plane, v[j]);
     }
 }
 
@@ -205,9 +208,9 @@ DEVICE void convolve(const float *x, uint32_t step, const float *w, const SepKin
     }
 }
 
-// acc[t][u] += g[r][j] times the value of x that tap (t, u) of output (r, j) reads, summed over a patch.
+// acc[K*t + u] += g[r][j] times the value of x that tap (t, u) of output (r, j) reads, summed over a patch.
 template <int K, int F, int D>
-DEVICE void correlate(const float *x, uint32_t step, const float (&g)[4][4], float (&acc)[K * K]) {
+DEVICE void correlate(const float *x, uint32_t step, const float (&g)[4][4], float *acc) {
 #pragma unroll
     for (int i = 0; i < 3 * F + K; i++) {
         float v[4 * SEP_VECTORS(K, F, D)];

@@ -25,7 +25,7 @@ struct SepForwardArgs {
     SepKind kind[SEP_KINDS];
     SepForward unit[SEP_UNITS];
 };
-static_assert(sizeof(SepForwardArgs) == 16 + 168 * SEP_KINDS + 64 * SEP_UNITS, "layout of SepForwardArgs");
+static_assert(sizeof(SepForwardArgs) == 16 + SEP_KIND_BYTES * SEP_KINDS + 64 * SEP_UNITS, "layout of SepForwardArgs");
 
 // DW of the chunk's first `channels` channels into rows of pixels.
 template <int K, int F, int D>
@@ -49,12 +49,12 @@ DEVICE void forward_patches(const SepKind &kind, uint32_t channels, const float 
     }
 }
 
-// z of the block's output channels from o0 on: what the chunk's rows add to it, and after the last chunk its sums. Called by all
-// threads.
+// z of the block's output channels from o0 on: what the chunk's rows add to it, and after the last chunk its sums: of every warp
+// to `sums`, for `store_sums`, or of the block to where they belong. Called by all threads.
 template <int V>
 DEVICE void multiply_share(const SepForwardArgs &args, const SepKind &kind, const SepForward &unit, const Corner &at,
                            uint32_t tile, uint32_t chunk, uint32_t o0, uint32_t channels, float *rows,
-                           const float *pointwise) {
+                           const float *pointwise, float *sums) {
     uint32_t columns = kind.split / 4, groups = (kind.pixels + 4 * V - 1) / (4 * V);
     Share mine = share(threadIdx.x, columns, groups);
     uint32_t o = o0 + 4 * mine.column;
@@ -62,8 +62,7 @@ DEVICE void multiply_share(const SepForwardArgs &args, const SepKind &kind, cons
     float sum[4] = {}, square[4] = {};
     if (mine.active && o < kind.c_out) {
         // Where there are several chunks, z holds the sums in between: registers of one product at a time.
-        float *z[V];
-        uint32_t count[V];
+        uint32_t z[V], count[V];
         float acc[4 * V][4] = {};
 #pragma unroll
         for (uint32_t v = 0; v < V; v++) {
@@ -72,13 +71,12 @@ DEVICE void multiply_share(const SepForwardArgs &args, const SepKind &kind, cons
             uint32_t column = at.column + pixel - line * kind.tile_w;
             uint32_t image = quotient(line, kind.tile_h_magic), row = at.row + line - image * kind.tile_h;
             bool exists = pixel < kind.pixels && at.n + image < args.n && row < kind.out_h && column < kind.out_w;
-            size_t index = ((size_t)(at.n + image) * kind.out_h + row) * kind.out_w + column;
-            z[v] = unit.z + index * kind.c_out + o;
+            z[v] = ((at.n + image) * kind.out_h + row) * kind.out_w + column;
             count[v] = exists ? min(kind.out_w - column, 4u) : 0;
 #pragma unroll
             for (uint32_t j = 0; j < 4; j++) {
                 if (chunk == 0 || j >= count[v]) continue;
-                float4 quad = load_quad(z[v] + j * kind.c_out, kind.c_out - o, wide);
+                float4 quad = load_quad(unit.z + (size_t)(z[v] + j) * kind.c_out + o, kind.c_out - o, wide);
                 acc[4 * v + j][0] = quad.x;
                 acc[4 * v + j][1] = quad.y;
                 acc[4 * v + j][2] = quad.z;
@@ -92,7 +90,8 @@ DEVICE void multiply_share(const SepForwardArgs &args, const SepKind &kind, cons
             for (uint32_t j = 0; j < 4; j++) {
                 if (j >= count[v]) break;
                 const float(&value)[4] = acc[4 * v + j];
-                store_quad(z[v] + j * kind.c_out, make_float4(value[0], value[1], value[2], value[3]), kind.c_out - o, wide);
+                store_quad(unit.z + (size_t)(z[v] + j) * kind.c_out + o, make_float4(value[0], value[1], value[2], value[3]),
+                           kind.c_out - o, wide);
                 if (!last) continue;
 #pragma unroll
                 for (uint32_t c = 0; c < 4; c++) {
@@ -103,9 +102,27 @@ DEVICE void multiply_share(const SepForwardArgs &args, const SepKind &kind, cons
         }
     }
     if (last && unit.partials) {
-        // The same for all threads of the block.
-        float *to = unit.partials + (size_t)tile * 2 * kind.c_out + o0;
-        column_sums(mine, columns, groups, sum, square, rows, to, kind.c_out, min(kind.split, kind.c_out - o0));
+        if (shares_interleave(columns)) {
+            sums[threadIdx.x] = warp_column_sum(sum, square);
+        } else {
+            // The same for all threads of the block.
+            float *to = unit.partials + (size_t)tile * 2 * kind.c_out + o0;
+            column_sums(mine, columns, groups, sum, square, rows, to, kind.c_out, min(kind.split, kind.c_out - o0));
+        }
+    }
+}
+
+// After `multiply_share` of the last chunk and a barrier: the sums of the warps that have a column, in their order.
+DEVICE void store_sums(const SepKind &kind, const SepForward &unit, uint32_t tile, uint32_t o0, const float *sums) {
+    if (!unit.partials || !shares_interleave(kind.split / 4)) return;
+    uint32_t across = kind.split / 16, outputs = min(kind.split, kind.c_out - o0);
+    for (uint32_t i = threadIdx.x; i < 2 * outputs; i += SEP_THREADS) {
+        bool square = i >= outputs;
+        uint32_t column = square ? i - outputs : i;
+        const float *from = sums + column_sum_lane(column % 16, square);
+        float sum = 0.0f;
+        for (uint32_t w = column / 16; w < SEP_THREADS / 32; w += across) sum += from[32 * w];
+        unit.partials[(size_t)tile * 2 * kind.c_out + (square ? kind.c_out : 0) + o0 + column] = sum;
     }
 }
 
@@ -126,47 +143,59 @@ DEVICE void forward_units(const SepForwardArgs &args) {
     int y0 = (int)(kind.stride * at.row) - (int)kind.padding;
     int x0 = (int)(kind.stride * at.column) - (int)kind.padding;
     Planes planes = {kind.tile_n, kind.in_h, kind.in_w, kind.plane, kind.chunk / 4, kind.quads_magic, kind.across_magic,
-                     kind.in_h_magic, kind.step, 1};
+                     kind.in_h_magic, kind.step};
     float *rows = shared + kind.rows_at;
     float *pointwise = shared + kind.pointwise_at;
     float *depthwise = shared + kind.depthwise_at;
+    float *sums = shared + kind.sums_at;
     uint32_t taps = kind.kernel * kind.kernel;
     uint32_t outputs = min(kind.split, kind.c_out - o0), pitch_w = kind.split + 4;
-    for (uint32_t u = first; u < end; u++) {
+    // Two steps at a time: the products of one, and the loads for the depthwise convolution of the next, whose latencies hide
+    // behind them.
+    uint32_t u = first, chunk = 0;
+    for (bool begun = false;; begun = true) {
         const SepForward &unit = args.unit[u];
-        for (uint32_t chunk = 0; chunk < kind.chunks; chunk++) {
-            uint32_t c0 = chunk * kind.chunk, channels = min(kind.chunk, kind.c_in - c0);
-            if (u == first || kind.chunks > 1) {
-                Source from = {unit.x, unit.scale, unit.shift, args.n, args.h, args.w,
-                               kind.c_in, true, (unit.wide & SEP_WIDE_X) != 0};
-                load_planes(shared, planes, from, at.n, y0, x0, c0);
-            }
-            for (uint32_t i = threadIdx.x; i < channels * taps; i += SEP_THREADS) {
-                depthwise[i] = unit.depthwise[c0 * taps + i];
-            }
-            for (uint32_t i = threadIdx.x; i < kind.split * kind.chunk; i += SEP_THREADS) {
-                uint32_t out = quotient(i, kind.chunk_magic), c = i - out * kind.chunk;
-                if (c >= channels) continue;
-                float weight = out < outputs ? unit.pointwise[(size_t)(o0 + out) * kind.c_in + c0 + c] : 0.0f;
-                pointwise[c * pitch_w + out] = weight;
-            }
-            BARRIER();
-#define FORWARD_PATCHES(K, F, D) forward_patches<K, F, D>(kind, channels, shared, depthwise, rows)
-            if constexpr (LARGE) {
-                SEP_DISPATCH_LARGE(kind.kernel, kind.factor, kind.dilation, FORWARD_PATCHES)
-            } else {
-                SEP_DISPATCH_SMALL(kind.kernel, kind.factor, kind.dilation, FORWARD_PATCHES)
-            }
-            BARRIER();
+        bool last = chunk + 1 == kind.chunks;
+        if (begun) {
+            uint32_t channels = min(kind.chunk, kind.c_in - chunk * kind.chunk);
             // Eight pixels a thread, unless half of the threads would idle.
             if (kind.pixels * kind.split > 16 * SEP_THREADS) {
-                multiply_share<2>(args, kind, unit, at, tile, chunk, o0, channels, rows, pointwise);
+                multiply_share<2>(args, kind, unit, at, tile, chunk, o0, channels, rows, pointwise, sums);
             } else {
-                multiply_share<1>(args, kind, unit, at, tile, chunk, o0, channels, rows, pointwise);
+                multiply_share<1>(args, kind, unit, at, tile, chunk, o0, channels, rows, pointwise, sums);
             }
-            // The next chunk, or unit, overwrites what this one has read last.
-            BARRIER();
+            u = last ? u + 1 : u;
+            chunk = last ? 0 : chunk + 1;
         }
+        bool more = u < end;
+        const SepForward &next = args.unit[more ? u : first];
+        uint32_t c0 = chunk * kind.chunk, channels = min(kind.chunk, kind.c_in - c0);
+        if (more) {
+            if (!begun || kind.chunks > 1) {
+                Source from = {next.x, next.scale, next.shift, args.n, args.h, args.w, kind.c_in, 1,
+                               true, (next.wide & SEP_WIDE_X) != 0};
+                load_planes<1>(shared, planes, from, at.n, y0, x0, c0);
+            }
+            for (uint32_t i = threadIdx.x; i < channels * taps; i += SEP_THREADS) {
+                depthwise[i] = next.depthwise[c0 * taps + i];
+            }
+        }
+        BARRIER();
+        if (begun && last) store_sums(kind, unit, tile, o0, sums);
+        if (!more) break;
+        for (uint32_t i = threadIdx.x; i < kind.split * kind.chunk; i += SEP_THREADS) {
+            uint32_t out = quotient(i, kind.chunk_magic), c = i - out * kind.chunk;
+            if (c >= channels) continue;
+            float weight = out < outputs ? next.pointwise[(size_t)(o0 + out) * kind.c_in + c0 + c] : 0.0f;
+            pointwise[c * pitch_w + out] = weight;
+        }
+#define FORWARD_PATCHES(K, F, D) forward_patches<K, F, D>(kind, channels, shared, depthwise, rows)
+        if constexpr (LARGE) {
+            SEP_DISPATCH_LARGE(kind.kernel, kind.factor, kind.dilation, FORWARD_PATCHES)
+        } else {
+            SEP_DISPATCH_SMALL(kind.kernel, kind.factor, kind.dilation, FORWARD_PATCHES)
+        }
+        BARRIER();
     }
 }
 

@@ -15,8 +15,9 @@ pub(super) static LARGE: Kernel = Kernel::new("sep_unit_forward_large", 256);
 const WIDE_X: u32 = 1;
 const WIDE_Z: u32 = 2;
 
-/// Blocks that a kind is cut into before one block computes several units of the same x.
-const BLOCKS: usize = 528;
+/// Blocks of a launch that keep a large device busy: as long as there are more, one block computes several units of the same x,
+/// and loads it once.
+const BLOCKS: u32 = 256;
 
 args! {
     struct UnitArgs: 64 {
@@ -31,7 +32,7 @@ args! {
         pad: u32,
     }
 
-    struct ForwardArgs: 1712 {
+    struct ForwardArgs: 1744 {
         n: u32,
         h: u32,
         w: u32,
@@ -55,23 +56,13 @@ pub(super) fn push(program: &mut Program, images: Images, inputs: &[Forward], sc
     for launch in launches(&shapes) {
         let mut args = Vec::new();
         let mut kinds = Vec::new();
-        let (mut blocks, mut floats) = (0, 0);
+        let mut floats = 0;
         for same in &launch {
             let shape = shapes[same[0]];
             let plan = plan::forward(images, shape);
             let mut kind = plan.kind;
             kind.first_unit = args.len() as u32;
             kind.units = same.len() as u32;
-            kind.first_block = blocks;
-            let each = kind.tiles * kind.splits;
-            let shared = same.iter().all(|&unit| {
-                let (a, b) = (units[unit].0, units[same[0]].0);
-                a.x == b.x && affine(a.affine) == affine(b.affine)
-            });
-            if shared && kind.chunks == 1 {
-                kind.per_block = (each as usize * same.len() / BLOCKS).clamp(1, same.len()) as u32;
-            }
-            blocks += each * kind.units.div_ceil(kind.per_block);
             floats = floats.max(plan.floats);
             for &unit in same {
                 let (input, unit) = units[unit];
@@ -83,8 +74,13 @@ pub(super) fn push(program: &mut Program, images: Images, inputs: &[Forward], sc
                 });
                 args.push(unit_args(input, unit, partials));
             }
-            kinds.push(kind);
+            let shared = same.iter().all(|&unit| {
+                let (a, b) = (units[unit].0, units[same[0]].0);
+                a.x == b.x && affine(a.affine) == affine(b.affine)
+            });
+            kinds.push((kind, shared && kind.chunks == 1));
         }
+        let (kinds, blocks) = shared_blocks(&kinds);
         let mut all = ForwardArgs {
             n: images.n as u32,
             h: images.h as u32,
@@ -99,6 +95,24 @@ pub(super) fn push(program: &mut Program, images: Images, inputs: &[Forward], sc
         program.push(kernel, [blocks, 1, 1], 4 * floats as u32, &all);
     }
     fold::partials(program, &folds);
+}
+
+/// The kinds of a launch, of each whether its units read the same x, with the units of a block and the first blocks filled in; and the
+/// blocks of the launch.
+fn shared_blocks(kinds: &[(Kind, bool)]) -> (Vec<Kind>, u32) {
+    let most = kinds.iter().map(|(kind, _)| kind.units).max().unwrap_or(1);
+    let cut = |per_block: u32| {
+        let mut blocks = 0;
+        let cut = kinds.iter().map(|&(mut kind, shared)| {
+            kind.per_block = if shared { per_block.min(kind.units) } else { 1 };
+            kind.first_block = blocks;
+            blocks += kind.tiles * kind.splits * kind.units.div_ceil(kind.per_block);
+            kind
+        });
+        let cut = cut.collect();
+        (cut, blocks)
+    };
+    (2..=most).rev().map(cut).find(|&(_, blocks)| blocks >= BLOCKS).unwrap_or_else(|| cut(1))
 }
 
 /// Addresses of an affine; zeros if there is none.

@@ -40,12 +40,13 @@ struct SepInputArgs {
     uint32_t chunk, quads_magic;
     // What divides by tile_w / 4, by chunk and by tile_h.
     uint32_t columns_magic, chunk_magic, tile_h_magic;
-    // In shared memory: planes of g, then these, in floats.
-    uint32_t rows_at, depthwise_at;
+    // In shared memory, in floats: planes of g, at next_at a second set of them, then these, with a second set of taps. 0: there
+    // is but one set of both.
+    uint32_t rows_at, depthwise_at, next_at, next_taps_at;
     SepInput input[SEP_UNITS];
     SepInputUnit unit[SEP_UNITS];
 };
-static_assert(sizeof(SepInputArgs) == 72 + (56 + 64) * SEP_UNITS, "layout of SepInputArgs");
+static_assert(sizeof(SepInputArgs) == 80 + (56 + 64) * SEP_UNITS, "layout of SepInputArgs");
 
 // DW^T of a unit into rows [chunk][pitch], written or added.
 template <int K, int D>
@@ -89,34 +90,42 @@ KERNEL_RESIDENT(sep_unit_input, SepInputArgs, SEP_THREADS, SEP_RESIDENT) {
     float *rows = shared + args.rows_at;
     float *depthwise = shared + args.depthwise_at;
     bool wide = input.flags & SEP_WIDE;
-    for (uint32_t u = input.first; u < input.first + input.count; u++) {
-        const SepInputUnit &unit = args.unit[u];
-        Planes planes = {args.tile_n, unit.in_h, unit.in_w, unit.plane, args.chunk / 4, args.quads_magic, unit.across_magic,
-                         unit.in_h_magic, 1, 1};
-        Source from = {unit.g, nullptr, nullptr, args.n, unit.out_h, unit.out_w, args.c, false, wide};
-        int y0 = (int)row0 - (int)unit.padding, x0 = (int)column0 - (int)unit.padding;
-        // Divisions by constants, where they are known.
-        if (unit.stride == 1) {
-            load_planes(shared, planes, from, n0, y0, x0, c0);
-        } else if (unit.stride == 2) {
-            planes.up = 2;
-            load_planes(shared, planes, from, n0, y0, x0, c0);
-        } else {
-            planes.up = unit.stride;
-            load_planes(shared, planes, from, n0, y0, x0, c0);
+    // With two sets of planes and taps, those of a unit are loaded beside the products of the one before.
+    uint32_t ahead = args.next_at ? 1 : 0;
+    for (uint32_t i = 0; input.count && i < input.count + ahead; i++) {
+        if (i < input.count) {
+            const SepInputUnit &unit = args.unit[input.first + i];
+            Planes planes = {args.tile_n, unit.in_h, unit.in_w, unit.plane, args.chunk / 4, args.quads_magic, unit.across_magic,
+                             unit.in_h_magic, 1};
+            Source from = {unit.g, nullptr, nullptr, args.n, unit.out_h, unit.out_w, args.c, unit.stride, false, wide};
+            float *to = shared + (i & 1) * args.next_at;
+            int y0 = (int)row0 - (int)unit.padding, x0 = (int)column0 - (int)unit.padding;
+            // Divisions by constants, where they are known.
+            if (unit.stride == 1) {
+                load_planes<1>(to, planes, from, n0, y0, x0, c0);
+            } else if (unit.stride == 2) {
+                load_planes<2>(to, planes, from, n0, y0, x0, c0);
+            } else {
+                load_planes<0>(to, planes, from, n0, y0, x0, c0);
+            }
+            uint32_t taps = unit.kernel * unit.kernel;
+            float *flipped = depthwise + (i & 1) * args.next_taps_at;
+            for (uint32_t t = threadIdx.x; t < channels * taps; t += SEP_THREADS) {
+                uint32_t channel = t / taps, tap = t - channel * taps;
+                flipped[t] = unit.depthwise[(size_t)(c0 + channel) * taps + taps - 1 - tap];
+            }
         }
-        uint32_t taps = unit.kernel * unit.kernel;
-        for (uint32_t i = threadIdx.x; i < channels * taps; i += SEP_THREADS) {
-            uint32_t channel = i / taps, tap = i - channel * taps;
-            depthwise[i] = unit.depthwise[(size_t)(c0 + channel) * taps + taps - 1 - tap];
-        }
-        BARRIER();
-        bool add = u > input.first;
-#define INPUT_PATCHES(K, F, D) input_patches<K, D>(args, unit, channels, shared, depthwise, rows, add)
-        if ((unit.kernel == 3 || unit.kernel == 5) && unit.dilation <= 2) {
-            SEP_DISPATCH_SMALL(unit.kernel, 1, unit.dilation, INPUT_PATCHES)
-        } else {
-            SEP_DISPATCH_LARGE(unit.kernel, 1, unit.dilation, INPUT_PATCHES)
+        if (!ahead) BARRIER();
+        if (i >= ahead) {
+            uint32_t u = i - ahead;
+            const SepInputUnit &unit = args.unit[input.first + u];
+            const float *planes = shared + (u & 1) * args.next_at, *flipped = depthwise + (u & 1) * args.next_taps_at;
+#define INPUT_PATCHES(K, F, D) input_patches<K, D>(args, unit, channels, planes, flipped, rows, u > 0)
+            if ((unit.kernel == 3 || unit.kernel == 5) && unit.dilation <= 2) {
+                SEP_DISPATCH_SMALL(unit.kernel, 1, unit.dilation, INPUT_PATCHES)
+            } else {
+                SEP_DISPATCH_LARGE(unit.kernel, 1, unit.dilation, INPUT_PATCHES)
+            }
         }
         BARRIER();
     }

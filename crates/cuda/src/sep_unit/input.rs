@@ -15,6 +15,10 @@ use crate::view::View;
 
 pub(super) static KERNEL: Kernel = Kernel::new("sep_unit_input", 256);
 
+/// Blocks that registers allow on a multiprocessor, and the floats of shared memory that leave room for as many.
+const RESIDENT: usize = 3;
+const SHARED_OF_BLOCK: usize = 75 * 256;
+
 const ACCUMULATE: u32 = 1;
 const WIDE: u32 = 2;
 
@@ -48,7 +52,7 @@ args! {
         pad: u32,
     }
 
-    struct InputArgs: 1992 {
+    struct InputArgs: 2000 {
         n: u32,
         h: u32,
         w: u32,
@@ -67,6 +71,8 @@ args! {
         tile_h_magic: u32,
         rows_at: u32,
         depthwise_at: u32,
+        next_at: u32,
+        next_taps_at: u32,
         input: [InputOf; UNITS],
         unit: [UnitArgs; UNITS],
     }
@@ -100,6 +106,9 @@ pub(super) struct Cut {
     pitch: usize,
     rows_at: usize,
     depthwise_at: usize,
+    /// A second set of planes, and of taps behind the first; 0: there is none.
+    next_at: usize,
+    next_taps_at: usize,
     pub(super) floats: usize,
 }
 
@@ -113,13 +122,20 @@ pub(super) fn cut(images: Images, shapes: &[UnitShape], inputs: usize) -> Cut {
     let cuts = tiles(images).filter_map(|tile| {
         let plane = windows.iter().map(|window| window.input(tile).2).max().unwrap_or(0);
         let pitch = pitch(tile.pixels(), tile.w);
-        let of = |chunk: usize| {
-            let rows_at = chunk * plane.max(pitch);
+        let of = |chunk: usize, sets: usize| {
+            let planes = chunk * plane.max(pitch);
+            let rows_at = sets * planes;
             let depthwise_at = rows_at + chunk * pitch;
-            let floats = depthwise_at + (chunk * taps).next_multiple_of(4);
-            Cut { tile, chunk, pitch, rows_at, depthwise_at, floats }
+            let taps = (chunk * taps).next_multiple_of(4);
+            let (next_at, next_taps_at) = if sets > 1 { (planes, taps) } else { (0, 0) };
+            Cut { tile, chunk, pitch, rows_at, depthwise_at, next_at, next_taps_at, floats: depthwise_at + sets * taps }
         };
-        let fit = pieces(images.c, 64).map(of).filter(|cut| cut.floats <= SHARED_FLOATS);
+        let fits = |cut: &Cut| cut.floats <= SHARED_FLOATS;
+        // Two sets, unless they leave room for fewer blocks.
+        let fit = pieces(images.c, 64).filter_map(|chunk| {
+            let two = Some(of(chunk, 2)).filter(|cut| cut.floats <= SHARED_OF_BLOCK);
+            two.or_else(|| Some(of(chunk, 1)).filter(fits))
+        });
         fit.take(2).map(|cut| (cost_of(images, &windows, inputs, cut), cut)).min_by_key(|&(cost, _)| cost)
     });
     match cuts.min_by_key(|&(cost, _)| cost) {
@@ -140,7 +156,7 @@ fn cost_of(images: Images, windows: &[Window], inputs: usize, cut: Cut) -> usize
     let instructions = units.iter().map(|unit| unit.0).sum::<usize>() + tile4_rounds(tile.pixels(), chunk) * 250 + 400;
     let own = 2 * tile_bytes(images, (tile.n, tile.h, tile.w), chunk);
     let bytes = units.iter().map(|unit| unit.1).sum::<usize>() + own;
-    let filling = Filling { together: inputs.clamp(1, UNITS), resident: 3 };
+    let filling = Filling { together: inputs.clamp(1, UNITS), resident: RESIDENT };
     filling.cost(tile.count(images) * images.c.div_ceil(chunk), cut.floats, instructions, bytes)
 }
 
@@ -270,6 +286,8 @@ fn push_launch(
         tile_h_magic: magic(cut.tile.h),
         rows_at: cut.rows_at as u32,
         depthwise_at: cut.depthwise_at as u32,
+        next_at: cut.next_at as u32,
+        next_taps_at: cut.next_taps_at as u32,
         input: [NO_INPUT; UNITS],
         unit: [NO_UNIT; UNITS],
     };

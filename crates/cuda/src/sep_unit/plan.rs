@@ -7,11 +7,14 @@
 use super::UnitShape;
 use crate::args;
 use crate::images::Images;
-use crate::quads::{Filling, SHARED_FLOATS, THREADS, column_sums_len, magic, pieces, shares_fit, tile4_rounds};
+use crate::quads::{
+    Filling, MULTIPROCESSOR, MULTIPROCESSORS, RESERVED, SHARED_FLOATS, THREADS, column_sums_len, magic, pieces, shares_fit,
+    shares_interleave, tile4_rounds,
+};
 
 args! {
     /// What units of one shape share.
-    pub(super) struct Kind: 168 {
+    pub(super) struct Kind: 176 {
         kernel: u32,
         factor: u32,
         dilation: u32,
@@ -50,10 +53,12 @@ args! {
         pub(super) per_block: u32,
         pub(super) first_block: u32,
         rows_at: u32,
+        next_at: u32,
         more_at: u32,
         pointwise_at: u32,
         depthwise_at: u32,
         taps_at: u32,
+        sums_at: u32,
     }
 }
 
@@ -176,10 +181,11 @@ pub(super) fn tile_bytes(images: Images, tile: (usize, usize, usize), chunk: usi
     n * h.min(images.h) * w.min(images.w) * bytes
 }
 
+/// Blocks of the backward kernel that registers allow on a multiprocessor.
+const BACKWARD_RESIDENT: usize = 2;
+
 /// Units of one kind come in fours in a search.
-fn filling(window: Window) -> Filling {
-    Filling { together: 4, resident: if window.is_small() { 3 } else { 2 } }
-}
+const TOGETHER: usize = 4;
 
 /// A kind, and the floats of shared memory that it takes.
 #[derive(Debug, Copy, Clone)]
@@ -187,6 +193,8 @@ pub(super) struct Plan {
     pub(super) kind: Kind,
     pub(super) floats: usize,
     cost: usize,
+    /// Instructions that a thread issues for a tile.
+    instructions: usize,
 }
 
 fn cheapest(plans: impl Iterator<Item = Plan>) -> Option<Plan> {
@@ -226,9 +234,11 @@ fn forward_plan(images: Images, shape: UnitShape, tile: Tile, split: usize, chun
     let pitch = pitch(tile.pixels().next_multiple_of(8), tile.w);
     let rows_at = chunk * plane;
     let pointwise_at = rows_at + chunk * pitch;
-    let depthwise_at = pointwise_at + chunk * (split + 4);
-    let end = depthwise_at + (chunk * shape.kernel * shape.kernel).next_multiple_of(4);
-    let floats = end.max(rows_at + column_sums_len(split / 4, groups(tile, split)));
+    // Sums over a block are added where the rows were, sums over warps have a place of their own.
+    let scratch = if shares_interleave(split / 4) { 0 } else { column_sums_len(split / 4, groups(tile, split)) };
+    let depthwise_at = (pointwise_at + chunk * (split + 4)).max(rows_at + scratch);
+    let sums_at = depthwise_at + (chunk * shape.kernel * shape.kernel).next_multiple_of(4);
+    let floats = sums_at + if scratch == 0 { THREADS } else { 0 };
     let (chunks, splits) = (shape.c_in.div_ceil(chunk), shape.c_out.div_ceil(split));
     let load = tile4_rounds(tile.n * in_h * in_w, chunk) * 100 + (chunk * split).div_ceil(THREADS) * 16;
     let patches = (chunk * window.patches(tile)).div_ceil(THREADS) * window.patch_cost();
@@ -237,16 +247,18 @@ fn forward_plan(images: Images, shape: UnitShape, tile: Tile, split: usize, chun
     let instructions = chunks * (load + patches + chunk * product + 300) + (chunks - 1) * 900 + rest;
     let bytes =
         chunks * tile_bytes(images, (tile.n, in_h, in_w), chunk) + tile_bytes(out, (tile.n, tile.h, tile.w), split);
-    let cost = filling(window).cost(tile.count(out) * splits, floats, instructions, bytes);
+    let filling = Filling { together: TOGETHER, resident: if window.is_small() { 3 } else { 2 } };
+    let cost = filling.cost(tile.count(out) * splits, floats, instructions, bytes);
     let kind = Kind {
         split: split as u32,
         splits: splits as u32,
         rows_at: rows_at as u32,
         pointwise_at: pointwise_at as u32,
         depthwise_at: depthwise_at as u32,
+        sums_at: sums_at as u32,
         ..kind(out, shape, window, tile, chunk, pitch)
     };
-    Plan { kind, floats, cost }
+    Plan { kind, floats, cost, instructions }
 }
 
 /// The cut for the backward pass up to the depthwise convolution.
@@ -274,14 +286,18 @@ fn backward_plan(images: Images, shape: UnitShape, tile: Tile, chunk: usize) -> 
     // Threads read one vector of each of neighbouring rows.
     let pitch = pitch(tile.pixels().next_multiple_of(8), 4);
     let parts = (patches * taps).next_multiple_of(4);
-    // Parts of the depthwise gradient lie where the planes were, which have been read, or behind everything.
-    let constant = window.is_constant();
-    let rows_at = if constant { (chunk * plane).max(parts) } else { chunk * plane };
-    let more_at = rows_at + c_out * pitch;
-    let pointwise_at = (more_at + chunk * pitch).max(rows_at + 16 * THREADS);
+    let rows_at = chunk * plane;
+    let dz = c_out * pitch;
+    let rest = chunk * pitch + shape.c_out * (chunk + 4) + (chunk * taps).next_multiple_of(4);
+    // A second tile of dz where there is room for it.
+    let next_at = if rows_at + 2 * dz + rest <= SHARED_FLOATS { rows_at + dz } else { rows_at };
+    let more_at = next_at + dz;
+    let pointwise_at = more_at + chunk * pitch;
     let depthwise_at = pointwise_at + shape.c_out * (chunk + 4);
     let end = depthwise_at + (chunk * taps).next_multiple_of(4);
-    let (taps_at, floats) = if constant { (0, end) } else { (end, end + parts) };
+    // Parts of the depthwise gradient lie behind everything, or where there are but those of the end, in the place of everything.
+    let (taps_at, floats) = if window.is_small() { (0, end.max(parts)) } else { (end, end + parts) };
+    let floats = floats.max(16 * THREADS);
     let chunks = shape.c_in.div_ceil(chunk);
     let load = tile4_rounds(tile.n * in_h * in_w, chunk) * 100 + tile4_rounds(tile.pixels(), c_out) * 180;
     let wide = tile.pixels() * chunk > 16 * THREADS;
@@ -290,31 +306,55 @@ fn backward_plan(images: Images, shape: UnitShape, tile: Tile, chunk: usize) -> 
     let pairs = c_out / 4 * chunk / 4;
     let sharing = (THREADS / pairs).clamp(1, tile.pixels() / 4);
     let gradient = pairs.div_ceil(THREADS) * (tile.pixels() / 4).div_ceil(sharing) * 96;
-    let sums =
-        (chunk * taps).div_ceil(THREADS) * window.patches(tile) * 6 + (16 * pairs).div_ceil(THREADS) * 4 * sharing;
-    let instructions = load + product + gradient + sums + 2 * window.patch_cost() + 1000;
+    let instructions = load + product + gradient + 2 * window.patch_cost() + 400;
     let here = (tile.n, tile.h, tile.w);
     // x, then two arrays as large as z, then g.
     let bytes = tile_bytes(images, (tile.n, in_h, in_w), chunk)
         + 2 * tile_bytes(out, here, shape.c_out)
         + tile_bytes(out.with_channels(shape.c_in), here, chunk);
-    let cost = filling(window).cost(tile.count(out) * chunks, floats, instructions, bytes);
+    let filling = Filling { together: TOGETHER, resident: BACKWARD_RESIDENT };
+    let cost = filling.cost(tile.count(out) * chunks, floats, instructions, bytes);
     let per_block = shape.depthwise_len() + shape.pointwise_len();
     let affordable = out.with_channels(shape.c_in).len() / (2 * per_block);
     let wanted = 128_usize.div_ceil(chunks).min(affordable).max(8);
-    // As many tiles for every block, or nearly.
-    let tiles = tile.count(out);
-    let splits = tiles.div_ceil(((tiles + wanted / 2) / wanted).max(1));
     let kind = Kind {
-        splits: splits as u32,
+        splits: even_splits(tile.count(out), wanted) as u32,
         rows_at: rows_at as u32,
+        next_at: next_at as u32,
         more_at: more_at as u32,
         pointwise_at: pointwise_at as u32,
         depthwise_at: depthwise_at as u32,
         taps_at: taps_at as u32,
         ..kind(out, shape, window, tile, chunk, pitch)
     };
-    Plan { kind, floats, cost }
+    Plan { kind, floats, cost, instructions }
+}
+
+/// About `wanted` blocks for so many tiles, all of which have as many of them, or nearly.
+fn even_splits(tiles: usize, wanted: usize) -> usize {
+    tiles.div_ceil(((tiles + wanted / 2) / wanted).max(1))
+}
+
+/// Blocks of the backward kernel that share the tiles of each of these kinds, of a launch's so many units each: no more than their
+/// plans say, and such that a large device is soon done.
+pub(super) fn share_tiles(plans: &[(Plan, usize)]) -> Vec<u32> {
+    let floats = plans.iter().map(|(plan, _)| plan.floats).max().unwrap_or(0);
+    let room = MULTIPROCESSORS * (MULTIPROCESSOR / (floats + RESERVED)).clamp(1, BACKWARD_RESIDENT);
+    let share = |per_block: u32| -> (Vec<u32>, usize) {
+        let (mut longest, mut all) = (0, 0);
+        let splits = plans.iter().map(|&(Plan { kind, instructions, .. }, units)| {
+            let splits = kind.tiles.div_ceil(per_block).min(kind.splits);
+            // Weights are loaded before the first tile, and their gradients stored after the last.
+            let block = kind.tiles.div_ceil(splits) as usize * instructions + 1000;
+            longest = longest.max(block);
+            all += block * splits as usize * kind.chunks as usize * units;
+            splits
+        });
+        let splits = splits.collect();
+        // Blocks that end at different times leave room at the end: half of the longest.
+        (splits, longest.max(all / room + longest / 2))
+    };
+    (1..=32).map(share).min_by_key(|&(_, cost)| cost).map_or_else(Vec::new, |(splits, _)| splits)
 }
 
 /// What forward and backward have in common.
@@ -360,9 +400,11 @@ fn kind(out: Images, shape: UnitShape, window: Window, tile: Tile, chunk: usize,
         per_block: 1,
         first_block: 0,
         rows_at: 0,
+        next_at: 0,
         more_at: 0,
         pointwise_at: 0,
         depthwise_at: 0,
         taps_at: 0,
+        sums_at: 0,
     }
 }
