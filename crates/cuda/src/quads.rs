@@ -102,6 +102,11 @@ pub(crate) fn shares_interleave(columns: usize) -> bool {
     columns.is_multiple_of(4)
 }
 
+/// What `share` in device code divides by for so many `columns` of four.
+pub(crate) fn share_magic(columns: usize) -> u32 {
+    magic(if shares_interleave(columns) { columns / 4 } else { columns })
+}
+
 /// Whether the threads of a block have room for a product of `columns` × `groups` shares.
 pub(crate) fn shares_fit(columns: usize, groups: usize) -> bool {
     if shares_interleave(columns) {

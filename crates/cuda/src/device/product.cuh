@@ -5,6 +5,9 @@
 #pragma once
 #include "quads.cuh"
 
+// Whether the lanes of a warp share columns, so that `warp_column_sums` can add over them.
+DEVICE bool shares_interleave(uint32_t columns) { return columns % 4 == 0; }
+
 // Which four columns and which group of pixels a thread owns. The lanes of a warp are 4 columns x 8 groups where that
 // comes out even, interleaved such that neighbouring lanes read the same 16 bytes of one operand or of the other.
 struct Share {
@@ -12,18 +15,31 @@ struct Share {
     bool active;
 };
 
-DEVICE Share share(uint32_t thread, uint32_t columns, uint32_t groups) {
+// `run` and `rest`: of the warp divided by columns / 4 where lanes interleave, else of the thread divided by columns.
+DEVICE Share share_at(uint32_t thread, uint32_t columns, uint32_t groups, uint32_t run, uint32_t rest) {
     Share mine;
-    if (columns % 4 == 0) {
-        uint32_t across = columns / 4, w = thread >> 5, l = thread & 31;
-        mine.column = (w % across) * 4 + ((l >> 1) & 1) + ((l >> 2) & 2);
-        mine.group = (w / across) * 8 + (l & 1) + ((l >> 1) & 2) + ((l >> 2) & 4);
+    if (shares_interleave(columns)) {
+        uint32_t l = thread & 31;
+        mine.column = rest * 4 + ((l >> 1) & 1) + ((l >> 2) & 2);
+        mine.group = run * 8 + (l & 1) + ((l >> 1) & 2) + ((l >> 2) & 4);
     } else {
-        mine.column = thread % columns;
-        mine.group = thread / columns;
+        mine.group = run;
+        mine.column = rest;
     }
     mine.active = mine.group < groups;
     return mine;
+}
+
+DEVICE Share share(uint32_t thread, uint32_t columns, uint32_t groups) {
+    uint32_t i = shares_interleave(columns) ? thread >> 5 : thread, by = shares_interleave(columns) ? columns / 4 : columns;
+    return share_at(thread, columns, groups, i / by, i % by);
+}
+
+// The same with the magic that `quotient` divides by.
+DEVICE Share share(uint32_t thread, uint32_t columns, uint32_t groups, uint32_t magic) {
+    uint32_t i = shares_interleave(columns) ? thread >> 5 : thread, by = shares_interleave(columns) ? columns / 4 : columns;
+    uint32_t run = quotient(i, magic);
+    return share_at(thread, columns, groups, run, i - run * by);
 }
 
 // acc[4*v + j][c] += sum over k of a[k][v*half + j] * b[k][c]; a [K, pitch_a] at the thread's first pixel, b [K, pitch_b] at
@@ -71,9 +87,6 @@ DEVICE void multiply_rows(const float *a, uint32_t pitch_a, uint32_t rows_a, con
         }
     }
 }
-
-// Whether the lanes of a warp share columns, so that `warp_column_sums` can add over them.
-DEVICE bool shares_interleave(uint32_t columns) { return columns % 4 == 0; }
 
 // Of every lane's sums and sums of squares of its four columns, those over the lanes of the warp that have the same columns: one
 // of the warp's 2 * 16 sums for each lane, `column_sum_lane` says which. Called by all lanes.

@@ -29,31 +29,14 @@ struct SepBackwardArgs {
 };
 static_assert(sizeof(SepBackwardArgs) == 16 + SEP_KIND_BYTES * SEP_KINDS + 200 * SEP_UNITS, "layout of SepBackwardArgs");
 
-// The pixel of z at number `pixel` of a tile, a multiple of 4: its index, and how many of the next four columns exist (0: not even it).
-struct Pixel {
-    size_t index;
-    uint32_t image, columns;
-};
-
-DEVICE Pixel pixel_of(const SepKind &kind, const Corner &corner, uint32_t images, uint32_t pixel) {
-    uint32_t line = quotient(pixel / 4, kind.columns_magic), column = corner.column + pixel - line * kind.tile_w;
-    uint32_t image = quotient(line, kind.tile_h_magic), row = corner.row + line - image * kind.tile_h;
-    Pixel at;
-    at.image = corner.n + image;
-    bool exists = at.image < images && row < kind.out_h && column < kind.out_w;
-    at.index = ((size_t)at.image * kind.out_h + row) * kind.out_w + column;
-    at.columns = exists ? min(kind.out_w - column, 4u) : 0;
-    return at;
-}
-
 // dz of a tile into rows [C_out][pitch]; 0 at pixels that do not exist.
-DEVICE void load_upstream(const SepKind &kind, const Corner &corner, uint32_t images, const Upstream &upstream, float *rows) {
-    uint32_t quads = (kind.c_out + 3) / 4, slots = kind.pixels / 4;
-    for (uint32_t index = threadIdx.x; index < tile4_count(slots, quads); index += SEP_THREADS) {
+DEVICE void load_upstream(const SepKind &kind, const Slot *slots, const Upstream &upstream, float *rows) {
+    uint32_t quads = (kind.c_out + 3) / 4, count = kind.pixels / 4;
+    for (uint32_t index = threadIdx.x; index < tile4_count(count, quads); index += SEP_THREADS) {
         Tile4 at = tile4(index, quads, kind.quads_out_magic);
-        if (at.slot >= slots) continue;
+        if (at.slot >= count) continue;
         uint32_t c = 4 * at.quad;
-        Pixel pixel = pixel_of(kind, corner, images, 4 * at.slot);
+        Slot pixel = slots[at.slot];
         float4 v[4];
         int offset[4];
         bool there[4];
@@ -64,7 +47,7 @@ DEVICE void load_upstream(const SepKind &kind, const Corner &corner, uint32_t im
             there[j] = j < pixel.columns;
             image[j] = pixel.image;
         }
-        upstream_quads(upstream, pixel.index * kind.c_out + c, offset, there, image, c, kind.c_out - c, v);
+        upstream_quads(upstream, (size_t)pixel.index * kind.c_out + c, offset, there, image, c, kind.c_out - c, v);
         transpose(v);
 #pragma unroll
         for (uint32_t j = 0; j < 4; j++) put4(rows + (c + j) * kind.pitch + 4 * at.slot, v[j]);
@@ -73,33 +56,33 @@ DEVICE void load_upstream(const SepKind &kind, const Corner &corner, uint32_t im
 
 // g of the chunk's channels, to device memory and, with `keep`, to rows [chunk][pitch].
 template <int V>
-DEVICE void multiply_pointwise(const SepKind &kind, const Corner &corner, uint32_t images, const SepBackward &unit, uint32_t c0,
-                               uint32_t channels, const float *dz, const float *pointwise, float *g, bool keep) {
-    uint32_t pitch_w = kind.chunk + 4, columns = (channels + 3) / 4, groups = (kind.pixels + 4 * V - 1) / (4 * V);
+DEVICE void multiply_pointwise(const SepKind &kind, const Slot *slots, const SepBackward &unit, uint32_t c0, uint32_t channels,
+                               const float *dz, const float *pointwise, float *g, bool keep) {
+    uint32_t pitch_w = kind.chunk + 4, columns = kind.chunk / 4, groups = (kind.pixels + 4 * V - 1) / (4 * V);
     // A whole number of warps' shares.
     uint32_t count = columns % 4 == 0 ? columns / 4 * ((groups + 7) / 8) * 32 : columns * groups;
     for (uint32_t thread = threadIdx.x; thread < count; thread += SEP_THREADS) {
-        Share mine = share(thread, columns, groups);
-        if (!mine.active) continue;
+        Share mine = share(thread, columns, groups, kind.share_magic);
+        if (!mine.active || 4 * mine.column >= channels) continue;
         float acc[4 * V][4] = {};
         multiply<V>(dz + 4 * mine.group, kind.pitch, 4 * groups, pointwise + 4 * mine.column, pitch_w, kind.c_out, acc);
         uint32_t c = 4 * mine.column;
 #pragma unroll
         for (uint32_t v = 0; v < V; v++) {
-            uint32_t number = 4 * (mine.group + v * groups);
-            if (number >= kind.pixels) continue;
+            uint32_t number = mine.group + v * groups;
+            if (4 * number >= kind.pixels) continue;
 #pragma unroll
             for (uint32_t j = 0; j < 4 && keep; j++) {
                 float4 quad = make_float4(acc[4 * v][j], acc[4 * v + 1][j], acc[4 * v + 2][j], acc[4 * v + 3][j]);
-                put4(g + (c + j) * kind.pitch + number, quad);
+                put4(g + (c + j) * kind.pitch + 4 * number, quad);
             }
-            Pixel pixel = pixel_of(kind, corner, images, number);
+            Slot pixel = slots[number];
+            float *to = unit.g + (size_t)pixel.index * kind.c_in + c0 + c;
 #pragma unroll
-            for (uint32_t j = 0; j < 4; j++) {
+            for (uint32_t j = 0; j < 4; j++, to += kind.c_in) {
                 if (j >= pixel.columns) break;
                 const float(&value)[4] = acc[4 * v + j];
-                store_quad(unit.g + (pixel.index + j) * kind.c_in + c0 + c,
-                           make_float4(value[0], value[1], value[2], value[3]), channels - c, unit.wide);
+                store_quad(to, make_float4(value[0], value[1], value[2], value[3]), channels - c, unit.wide);
             }
         }
     }
@@ -216,8 +199,13 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     bool has_patch = threadIdx.x < patch_count(patches_of(kind));
     float my_taps[25] = {};
     for (uint32_t t = 0; LARGE && weights && has_patch && t < taps; t++) my_parts[t] = 0.0f;
+    // Slots of this tile and of the next.
+    Slot *slots = reinterpret_cast<Slot *>(shared + kind.slots_at);
+    fill_slots(kind, corner_of(kind, slot), args.n, slots);
+    BARRIER();
     // The products of rows of one tile go beside the loads for the next.
-    for (uint32_t tile = slot;; tile += kind.splits) {
+    uint32_t odd = 0;
+    for (uint32_t tile = slot;; tile += kind.splits, odd ^= 1) {
         if (tile != slot && weights) {
             if (first < sharing) {
                 uint32_t o = my_pair / rows_c, c = my_pair - o * rows_c;
@@ -248,17 +236,21 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
         // Where there is room, dz of a tile is loaded while that of the one before is still read.
         if (kind.next_at == kind.rows_at) BARRIER();
         dz = dz == shared + kind.rows_at ? shared + kind.next_at : shared + kind.rows_at;
-        if (more) load_upstream(kind, corner, args.n, unit.upstream, dz);
+        const Slot *here = slots + odd * (kind.pixels / 4);
+        if (more) load_upstream(kind, here, unit.upstream, dz);
         BARRIER();
         if (!more) break;
+        if (tile + kind.splits < kind.tiles) {
+            fill_slots(kind, corner_of(kind, tile + kind.splits), args.n, slots + (odd ^ 1) * (kind.pixels / 4));
+        }
         // Eight pixels a thread, unless half of the threads would idle.
         if (kind.pixels * channels > 16 * SEP_THREADS) {
-            multiply_pointwise<2>(kind, corner, args.n, unit, c0, channels, dz, pointwise, g, weights);
+            multiply_pointwise<2>(kind, here, unit, c0, channels, dz, pointwise, g, weights);
         } else {
-            multiply_pointwise<1>(kind, corner, args.n, unit, c0, channels, dz, pointwise, g, weights);
+            multiply_pointwise<1>(kind, here, unit, c0, channels, dz, pointwise, g, weights);
         }
-        if (!weights) continue;
         BARRIER();
+        if (!weights) continue;
         // From here on, g becomes y = DW(relu(a*x + b)).
 #define BACKWARD_PATCHES(K, F, D) backward_patches<K, F, D>(kind, channels, shared, depthwise, g, LARGE ? my_parts : my_taps)
         if constexpr (LARGE) {

@@ -30,7 +30,7 @@ args! {
         pad: u32,
     }
 
-    struct BackwardArgs: 3920 {
+    struct BackwardArgs: 3952 {
         n: u32,
         h: u32,
         w: u32,

@@ -33,17 +33,17 @@ struct SepKind {
     uint32_t pixels, pitch;
     // Input channels at a time, such runs there are, and what divides by the quads of one and of C_out.
     uint32_t chunk, chunks, quads_magic, quads_out_magic;
-    // What divides by tile_w / 4, by chunk, by the rows of patches, by tile_h, by in_w / 4 and by in_h.
-    uint32_t columns_magic, chunk_magic, patch_rows_magic, tile_h_magic, across_magic, in_h_magic;
+    // What divides by tile_w / 4, by chunk, by the rows of patches, by tile_h, by in_w / 4, by in_h, and by what `share` divides by.
+    uint32_t columns_magic, chunk_magic, patch_rows_magic, tile_h_magic, across_magic, in_h_magic, share_magic;
     // Forward: output channels of a block. Backward: blocks that share the tiles.
     uint32_t split, splits;
     // Units of this kind; forward: how many a block computes of the same x.
     uint32_t first_unit, units, per_block;
     uint32_t first_block;
     // Where things lie in shared memory, in floats: planes are first.
-    uint32_t rows_at, next_at, more_at, pointwise_at, depthwise_at, taps_at, sums_at;
+    uint32_t rows_at, next_at, more_at, pointwise_at, depthwise_at, taps_at, sums_at, slots_at;
 };
-#define SEP_KIND_BYTES 176
+#define SEP_KIND_BYTES 184
 static_assert(sizeof(SepKind) == SEP_KIND_BYTES, "layout of SepKind");
 
 // First image, row and column of z in a tile.
@@ -58,6 +58,31 @@ DEVICE Corner corner_of(const SepKind &kind, uint32_t tile) {
     at.row = tile % kind.tiles_y * kind.tile_h;
     at.n = tile / kind.tiles_y * kind.tile_n;
     return at;
+}
+
+// Four neighbouring pixels of z: the index of the first, how many of them exist (0: not even it), and their image.
+struct Slot {
+    uint32_t index, columns, image, pad;
+};
+
+// Of all of a tile's pixels, four by four. Called by all threads.
+DEVICE void fill_slots(const SepKind &kind, const Corner &corner, uint32_t images, Slot *slots) {
+    for (uint32_t i = threadIdx.x; i < kind.pixels / 4; i += SEP_THREADS) {
+        uint32_t line = quotient(i, kind.columns_magic), column = corner.column + 4 * i - line * kind.tile_w;
+        uint32_t image = quotient(line, kind.tile_h_magic), row = corner.row + line - image * kind.tile_h;
+        Slot slot;
+        slot.image = corner.n + image;
+        bool exists = slot.image < images && row < kind.out_h && column < kind.out_w;
+        slot.index = (slot.image * kind.out_h + row) * kind.out_w + column;
+        slot.columns = exists ? min(kind.out_w - column, 4u) : 0;
+        slot.pad = 0;
+        slots[i] = slot;
+    }
+}
+
+// The four pixels at this number; none behind the last.
+DEVICE Slot slot_of(const SepKind &kind, const Slot *slots, uint32_t number) {
+    return number < kind.pixels / 4 ? slots[number] : Slot{0, 0, 0, 0};
 }
 
 // A tile's input: `images` times `rows` rows of `columns` floats make a plane, and there are 4 * quads planes. Neighbours lie
@@ -111,11 +136,13 @@ DEVICE void load_planes(float *planes, const Planes &p, const Source &from, uint
             for (int j = 0; j < 4; j++) {
                 if (there[j]) v[j] = relu_quad(fma_quad(scale, v[j], shift));
             }
-        } else if (from.activate) {
+            transpose(v);
+        } else {
+            // Before the ReLU, whose results then lie where they have to.
+            transpose(v);
 #pragma unroll
-            for (int j = 0; j < 4; j++) v[j] = relu_quad(v[j]);
+            for (int j = 0; j < 4; j++) v[j] = from.activate ? relu_quad(v[j]) : v[j];
         }
-        transpose(v);
         float *to = planes + 4 * at.quad * p.plane + 4 * at.slot;
 #pragma unroll
         for (int j = 0; j < 4; j++) put4(to + j * p.plane, v[j]);

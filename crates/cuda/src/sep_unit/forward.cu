@@ -52,46 +52,42 @@ DEVICE void forward_patches(const SepKind &kind, uint32_t channels, const float 
 // z of the block's output channels from o0 on: what the chunk's rows add to it, and after the last chunk its sums: of every warp
 // to `sums`, for `store_sums`, or of the block to where they belong. Called by all threads.
 template <int V>
-DEVICE void multiply_share(const SepForwardArgs &args, const SepKind &kind, const SepForward &unit, const Corner &at,
-                           uint32_t tile, uint32_t chunk, uint32_t o0, uint32_t channels, float *rows,
-                           const float *pointwise, float *sums) {
+DEVICE void multiply_share(const SepKind &kind, const SepForward &unit, uint32_t tile, uint32_t chunk, uint32_t o0,
+                           uint32_t channels, float *rows, const float *pointwise, const Slot *slots, float *sums) {
     uint32_t columns = kind.split / 4, groups = (kind.pixels + 4 * V - 1) / (4 * V);
-    Share mine = share(threadIdx.x, columns, groups);
+    Share mine = share(threadIdx.x, columns, groups, kind.share_magic);
     uint32_t o = o0 + 4 * mine.column;
     bool last = chunk + 1 == kind.chunks, wide = unit.wide & SEP_WIDE_Z;
     float sum[4] = {}, square[4] = {};
     if (mine.active && o < kind.c_out) {
-        // Where there are several chunks, z holds the sums in between: registers of one product at a time.
-        uint32_t z[V], count[V];
         float acc[4 * V][4] = {};
+        // Where there are several chunks, z holds the sums in between: registers of one product at a time.
+        if (chunk > 0) {
 #pragma unroll
-        for (uint32_t v = 0; v < V; v++) {
-            uint32_t pixel = 4 * (mine.group + v * groups);
-            uint32_t line = quotient(pixel / 4, kind.columns_magic);
-            uint32_t column = at.column + pixel - line * kind.tile_w;
-            uint32_t image = quotient(line, kind.tile_h_magic), row = at.row + line - image * kind.tile_h;
-            bool exists = pixel < kind.pixels && at.n + image < args.n && row < kind.out_h && column < kind.out_w;
-            z[v] = ((at.n + image) * kind.out_h + row) * kind.out_w + column;
-            count[v] = exists ? min(kind.out_w - column, 4u) : 0;
+            for (uint32_t v = 0; v < V; v++) {
+                Slot slot = slot_of(kind, slots, mine.group + v * groups);
 #pragma unroll
-            for (uint32_t j = 0; j < 4; j++) {
-                if (chunk == 0 || j >= count[v]) continue;
-                float4 quad = load_quad(unit.z + (size_t)(z[v] + j) * kind.c_out + o, kind.c_out - o, wide);
-                acc[4 * v + j][0] = quad.x;
-                acc[4 * v + j][1] = quad.y;
-                acc[4 * v + j][2] = quad.z;
-                acc[4 * v + j][3] = quad.w;
+                for (uint32_t j = 0; j < 4; j++) {
+                    if (j >= slot.columns) break;
+                    const float *z = unit.z + (size_t)(slot.index + j) * kind.c_out + o;
+                    float4 quad = load_quad(z, kind.c_out - o, wide);
+                    acc[4 * v + j][0] = quad.x;
+                    acc[4 * v + j][1] = quad.y;
+                    acc[4 * v + j][2] = quad.z;
+                    acc[4 * v + j][3] = quad.w;
+                }
             }
         }
         multiply<V>(rows + 4 * mine.group, kind.pitch, 4 * groups, pointwise + 4 * mine.column, kind.split + 4, channels, acc);
 #pragma unroll
         for (uint32_t v = 0; v < V; v++) {
+            Slot slot = slot_of(kind, slots, mine.group + v * groups);
+            float *z = unit.z + (size_t)slot.index * kind.c_out + o;
 #pragma unroll
-            for (uint32_t j = 0; j < 4; j++) {
-                if (j >= count[v]) break;
+            for (uint32_t j = 0; j < 4; j++, z += kind.c_out) {
+                if (j >= slot.columns) break;
                 const float(&value)[4] = acc[4 * v + j];
-                store_quad(unit.z + (size_t)(z[v] + j) * kind.c_out + o, make_float4(value[0], value[1], value[2], value[3]),
-                           kind.c_out - o, wide);
+                store_quad(z, make_float4(value[0], value[1], value[2], value[3]), kind.c_out - o, wide);
                 if (!last) continue;
 #pragma unroll
                 for (uint32_t c = 0; c < 4; c++) {
@@ -148,6 +144,8 @@ DEVICE void forward_units(const SepForwardArgs &args) {
     float *pointwise = shared + kind.pointwise_at;
     float *depthwise = shared + kind.depthwise_at;
     float *sums = shared + kind.sums_at;
+    Slot *slots = reinterpret_cast<Slot *>(shared + kind.slots_at);
+    fill_slots(kind, at, args.n, slots);
     uint32_t taps = kind.kernel * kind.kernel;
     uint32_t outputs = min(kind.split, kind.c_out - o0), pitch_w = kind.split + 4;
     // Two steps at a time: the products of one, and the loads for the depthwise convolution of the next, whose latencies hide
@@ -160,9 +158,9 @@ DEVICE void forward_units(const SepForwardArgs &args) {
             uint32_t channels = min(kind.chunk, kind.c_in - chunk * kind.chunk);
             // Eight pixels a thread, unless half of the threads would idle.
             if (kind.pixels * kind.split > 16 * SEP_THREADS) {
-                multiply_share<2>(args, kind, unit, at, tile, chunk, o0, channels, rows, pointwise, sums);
+                multiply_share<2>(kind, unit, tile, chunk, o0, channels, rows, pointwise, slots, sums);
             } else {
-                multiply_share<1>(args, kind, unit, at, tile, chunk, o0, channels, rows, pointwise, sums);
+                multiply_share<1>(kind, unit, tile, chunk, o0, channels, rows, pointwise, slots, sums);
             }
             u = last ? u + 1 : u;
             chunk = last ? 0 : chunk + 1;

@@ -32,7 +32,7 @@ args! {
         pad: u32,
     }
 
-    struct ForwardArgs: 1744 {
+    struct ForwardArgs: 1776 {
         n: u32,
         h: u32,
         w: u32,

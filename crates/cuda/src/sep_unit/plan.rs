@@ -9,12 +9,12 @@ use crate::args;
 use crate::images::Images;
 use crate::quads::{
     Filling, MULTIPROCESSOR, MULTIPROCESSORS, RESERVED, SHARED_FLOATS, THREADS, column_sums_len, magic, pieces, shares_fit,
-    shares_interleave, tile4_rounds,
+    share_magic, shares_interleave, tile4_rounds,
 };
 
 args! {
     /// What units of one shape share.
-    pub(super) struct Kind: 176 {
+    pub(super) struct Kind: 184 {
         kernel: u32,
         factor: u32,
         dilation: u32,
@@ -46,6 +46,7 @@ args! {
         tile_h_magic: u32,
         across_magic: u32,
         in_h_magic: u32,
+        share_magic: u32,
         pub(super) split: u32,
         pub(super) splits: u32,
         pub(super) first_unit: u32,
@@ -59,6 +60,7 @@ args! {
         depthwise_at: u32,
         taps_at: u32,
         sums_at: u32,
+        slots_at: u32,
     }
 }
 
@@ -238,7 +240,8 @@ fn forward_plan(images: Images, shape: UnitShape, tile: Tile, split: usize, chun
     let scratch = if shares_interleave(split / 4) { 0 } else { column_sums_len(split / 4, groups(tile, split)) };
     let depthwise_at = (pointwise_at + chunk * (split + 4)).max(rows_at + scratch);
     let sums_at = depthwise_at + (chunk * shape.kernel * shape.kernel).next_multiple_of(4);
-    let floats = sums_at + if scratch == 0 { THREADS } else { 0 };
+    let slots_at = sums_at + if scratch == 0 { THREADS } else { 0 };
+    let floats = slots_at + tile.pixels();
     let (chunks, splits) = (shape.c_in.div_ceil(chunk), shape.c_out.div_ceil(split));
     let load = tile4_rounds(tile.n * in_h * in_w, chunk) * 100 + (chunk * split).div_ceil(THREADS) * 16;
     let patches = (chunk * window.patches(tile)).div_ceil(THREADS) * window.patch_cost();
@@ -256,6 +259,8 @@ fn forward_plan(images: Images, shape: UnitShape, tile: Tile, split: usize, chun
         pointwise_at: pointwise_at as u32,
         depthwise_at: depthwise_at as u32,
         sums_at: sums_at as u32,
+        slots_at: slots_at as u32,
+        share_magic: share_magic(split / 4),
         ..kind(out, shape, window, tile, chunk, pitch)
     };
     Plan { kind, floats, cost, instructions }
@@ -288,13 +293,15 @@ fn backward_plan(images: Images, shape: UnitShape, tile: Tile, chunk: usize) -> 
     let parts = (patches * taps).next_multiple_of(4);
     let rows_at = chunk * plane;
     let dz = c_out * pitch;
-    let rest = chunk * pitch + shape.c_out * (chunk + 4) + (chunk * taps).next_multiple_of(4);
+    let slots = 2 * tile.pixels();
+    let rest = chunk * pitch + shape.c_out * (chunk + 4) + (chunk * taps).next_multiple_of(4) + slots;
     // A second tile of dz where there is room for it.
     let next_at = if rows_at + 2 * dz + rest <= SHARED_FLOATS { rows_at + dz } else { rows_at };
     let more_at = next_at + dz;
     let pointwise_at = more_at + chunk * pitch;
     let depthwise_at = pointwise_at + shape.c_out * (chunk + 4);
-    let end = depthwise_at + (chunk * taps).next_multiple_of(4);
+    let slots_at = depthwise_at + (chunk * taps).next_multiple_of(4);
+    let end = slots_at + slots;
     // Parts of the depthwise gradient lie behind everything, or where there are but those of the end, in the place of everything.
     let (taps_at, floats) = if window.is_small() { (0, end.max(parts)) } else { (end, end + parts) };
     let floats = floats.max(16 * THREADS);
@@ -325,6 +332,8 @@ fn backward_plan(images: Images, shape: UnitShape, tile: Tile, chunk: usize) -> 
         pointwise_at: pointwise_at as u32,
         depthwise_at: depthwise_at as u32,
         taps_at: taps_at as u32,
+        slots_at: slots_at as u32,
+        share_magic: share_magic(chunk / 4),
         ..kind(out, shape, window, tile, chunk, pitch)
     };
     Plan { kind, floats, cost, instructions }
@@ -393,6 +402,7 @@ fn kind(out: Images, shape: UnitShape, window: Window, tile: Tile, chunk: usize,
         tile_h_magic: magic(tile.h),
         across_magic: magic(in_w / 4),
         in_h_magic: magic(in_h),
+        share_magic: 0,
         split: 0,
         splits: 1,
         first_unit: 0,
@@ -406,5 +416,6 @@ fn kind(out: Images, shape: UnitShape, window: Window, tile: Tile, chunk: usize,
         depthwise_at: 0,
         taps_at: 0,
         sums_at: 0,
+        slots_at: 0,
     }
 }
