@@ -45,12 +45,13 @@ pub(super) fn gradient_len(images: Images, shape: UnitShape) -> usize {
     shape.output(images).with_channels(shape.c_in).len().next_multiple_of(4)
 }
 
-/// Floats of scratch memory of a unit: its gradient, and partial gradients of its weights.
+/// Floats of scratch memory of a unit, whatever else its launch has: its gradient, and partial gradients of its weights.
 pub(super) fn scratch_len(images: Images, shape: UnitShape) -> usize {
     if images.is_empty() {
         return 0;
     }
-    let splits = plan::backward(images, shape).kind.splits as usize;
+    let splits = plan::TOGETHER.map(|together| plan::backward(images, shape, together).kind.splits);
+    let splits = splits.into_iter().max().unwrap_or(0) as usize;
     gradient_len(images, shape) + splits * (shape.depthwise_len() + shape.pointwise_len())
 }
 
@@ -72,7 +73,9 @@ pub(super) fn push(program: &mut Program, images: Images, inputs: &[Backward], s
         let mut args = Vec::new();
         let mut kinds = Vec::new();
         let (mut blocks, mut floats) = (0, 0);
-        let plans: Vec<_> = launch.iter().map(|same| (plan::backward(images, shapes[same[0]]), same.len())).collect();
+        let together = plan::together(launch.iter().map(Vec::len).sum());
+        let plan = |same: &Vec<usize>| (plan::backward(images, shapes[same[0]], together), same.len());
+        let plans: Vec<_> = launch.iter().map(plan).collect();
         let splits = plan::share_tiles(&plans);
         for ((same, (plan, _)), splits) in launch.iter().zip(plans).zip(splits) {
             let mut kind = plan.kind;

@@ -42,9 +42,13 @@ args! {
     }
 }
 
-/// Floats of the partial sums of a unit.
+/// Floats of the partial sums of a unit, whatever else its launch has.
 pub(super) fn partials_len(images: Images, shape: UnitShape) -> usize {
-    if images.is_empty() { 0 } else { plan::forward(images, shape).kind.tiles as usize * 2 * shape.c_out }
+    if images.is_empty() {
+        return 0;
+    }
+    let tiles = plan::TOGETHER.map(|together| plan::forward(images, shape, together).kind.tiles);
+    tiles.into_iter().max().unwrap_or(0) as usize * 2 * shape.c_out
 }
 
 pub(super) fn push(program: &mut Program, images: Images, inputs: &[Forward], scratch: View) {
@@ -57,9 +61,10 @@ pub(super) fn push(program: &mut Program, images: Images, inputs: &[Forward], sc
         let mut args = Vec::new();
         let mut kinds = Vec::new();
         let mut floats = 0;
+        let together = plan::together(launch.iter().map(Vec::len).sum());
         for same in &launch {
             let shape = shapes[same[0]];
-            let plan = plan::forward(images, shape);
+            let plan = plan::forward(images, shape, together);
             let mut kind = plan.kind;
             kind.first_unit = args.len() as u32;
             kind.units = same.len() as u32;

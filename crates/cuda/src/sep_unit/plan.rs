@@ -186,8 +186,17 @@ pub(super) fn tile_bytes(images: Images, tile: (usize, usize, usize), chunk: usi
 /// Blocks of the backward kernel that registers allow on a multiprocessor.
 const BACKWARD_RESIDENT: usize = 2;
 
-/// Units of one kind come in fours in a search.
-const TOGETHER: usize = 4;
+/// Instructions of a block of the backward kernel beside its tiles: weights are loaded before the first, and their gradients stored
+/// after the last.
+const ENDS: usize = 1000;
+
+/// Numbers of units in a launch that cuts are made for: fewer units are cut into more blocks.
+pub(super) const TOGETHER: [usize; 5] = [1, 2, 4, 8, 16];
+
+/// The one of [`TOGETHER`] for so many units.
+pub(super) fn together(units: usize) -> usize {
+    units.next_power_of_two().min(TOGETHER[4])
+}
 
 /// A kind, and the floats of shared memory that it takes.
 #[derive(Debug, Copy, Clone)]
@@ -203,18 +212,18 @@ fn cheapest(plans: impl Iterator<Item = Plan>) -> Option<Plan> {
     plans.min_by_key(|plan| plan.cost)
 }
 
-/// The cut for a forward pass.
+/// The cut for a forward pass, in a launch of about so many units.
 ///
 /// # Panics
 /// If none fits: a kernel of hundreds of rows.
-pub(super) fn forward(images: Images, shape: UnitShape) -> Plan {
+pub(super) fn forward(images: Images, shape: UnitShape, together: usize) -> Plan {
     let out = shape.output(images);
     let cuts = tiles(out).flat_map(|tile| pieces(shape.c_out, 128).take(6).map(move |split| (tile, split)));
     let plans = cuts.filter_map(|(tile, split)| {
         if !shares_fit(split / 4, groups(tile, split)) {
             return None;
         }
-        let fit = pieces(shape.c_in, 64).map(|chunk| forward_plan(images, shape, tile, split, chunk));
+        let fit = pieces(shape.c_in, 64).map(|chunk| forward_plan(images, shape, together, tile, split, chunk));
         fit.filter(|plan| plan.floats <= SHARED_FLOATS).take(2).min_by_key(|plan| plan.cost)
     });
     cheapest(plans).unwrap_or_else(|| panic!("sep_unit::forward: {shape:?} does not fit shared memory"))
@@ -230,7 +239,14 @@ fn groups(tile: Tile, split: usize) -> usize {
     tile.pixels().div_ceil(if is_wide(tile, split) { 8 } else { 4 })
 }
 
-fn forward_plan(images: Images, shape: UnitShape, tile: Tile, split: usize, chunk: usize) -> Plan {
+fn forward_plan(
+    images: Images,
+    shape: UnitShape,
+    together: usize,
+    tile: Tile,
+    split: usize,
+    chunk: usize,
+) -> Plan {
     let (out, window) = (shape.output(images), shape.window());
     let (in_h, in_w, plane) = window.input(tile);
     let pitch = pitch(tile.pixels().next_multiple_of(8), tile.w);
@@ -250,7 +266,7 @@ fn forward_plan(images: Images, shape: UnitShape, tile: Tile, split: usize, chun
     let instructions = chunks * (load + patches + chunk * product + 300) + (chunks - 1) * 900 + rest;
     let bytes =
         chunks * tile_bytes(images, (tile.n, in_h, in_w), chunk) + tile_bytes(out, (tile.n, tile.h, tile.w), split);
-    let filling = Filling { together: TOGETHER, resident: if window.is_small() { 3 } else { 2 } };
+    let filling = Filling { together, resident: if window.is_small() { 3 } else { 2 } };
     let cost = filling.cost(tile.count(out) * splits, floats, instructions, bytes);
     let kind = Kind {
         split: split as u32,
@@ -266,15 +282,15 @@ fn forward_plan(images: Images, shape: UnitShape, tile: Tile, split: usize, chun
     Plan { kind, floats, cost, instructions }
 }
 
-/// The cut for the backward pass up to the depthwise convolution.
+/// The cut for the backward pass up to the depthwise convolution, in a launch of about so many units.
 ///
 /// # Panics
 /// If none fits: beyond a thousand output channels, or with a kernel of dozens of rows.
-pub(super) fn backward(images: Images, shape: UnitShape) -> Plan {
+pub(super) fn backward(images: Images, shape: UnitShape, together: usize) -> Plan {
     let out = shape.output(images);
     let window = shape.window();
     let plans = tiles(out).filter_map(|tile| {
-        let fit = pieces(shape.c_in, 64).map(|chunk| backward_plan(images, shape, tile, chunk));
+        let fit = pieces(shape.c_in, 64).map(|chunk| backward_plan(images, shape, together, tile, chunk));
         let fit = fit.filter(|plan| plan.floats <= SHARED_FLOATS);
         fit.filter(|plan| plan.kind.chunk as usize * window.patches(tile) <= THREADS)
             .take(2)
@@ -283,7 +299,7 @@ pub(super) fn backward(images: Images, shape: UnitShape) -> Plan {
     cheapest(plans).unwrap_or_else(|| panic!("sep_unit::backward: {shape:?} does not fit shared memory"))
 }
 
-fn backward_plan(images: Images, shape: UnitShape, tile: Tile, chunk: usize) -> Plan {
+fn backward_plan(images: Images, shape: UnitShape, together: usize, tile: Tile, chunk: usize) -> Plan {
     let (out, window) = (shape.output(images), shape.window());
     let (in_h, in_w, plane) = window.input(tile);
     let (taps, c_out) = (shape.kernel * shape.kernel, shape.c_out.next_multiple_of(4));
@@ -319,13 +335,16 @@ fn backward_plan(images: Images, shape: UnitShape, tile: Tile, chunk: usize) -> 
     let bytes = tile_bytes(images, (tile.n, in_h, in_w), chunk)
         + 2 * tile_bytes(out, here, shape.c_out)
         + tile_bytes(out.with_channels(shape.c_in), here, chunk);
-    let filling = Filling { together: TOGETHER, resident: BACKWARD_RESIDENT };
-    let cost = filling.cost(tile.count(out) * chunks, floats, instructions, bytes);
     let per_block = shape.depthwise_len() + shape.pointwise_len();
-    let affordable = out.with_channels(shape.c_in).len() / (2 * per_block);
+    // Partial gradients of a launch's weights take no more than half as much memory as its z; of the largest launch 128 of them.
+    let affordable = out.with_channels(shape.c_in).len() * TOGETHER[4] / (2 * per_block * together);
     let wanted = 128_usize.div_ceil(chunks).min(affordable).max(8);
+    let splits = even_splits(tile.count(out), wanted);
+    let tiles = tile.count(out).div_ceil(splits);
+    let filling = Filling { together, resident: BACKWARD_RESIDENT };
+    let cost = filling.cost(splits * chunks, floats, tiles * instructions + ENDS, tiles * bytes);
     let kind = Kind {
-        splits: even_splits(tile.count(out), wanted) as u32,
+        splits: splits as u32,
         rows_at: rows_at as u32,
         next_at: next_at as u32,
         more_at: more_at as u32,
@@ -353,8 +372,7 @@ pub(super) fn share_tiles(plans: &[(Plan, usize)]) -> Vec<u32> {
         let (mut longest, mut all) = (0, 0);
         let splits = plans.iter().map(|&(Plan { kind, instructions, .. }, units)| {
             let splits = kind.tiles.div_ceil(per_block).min(kind.splits);
-            // Weights are loaded before the first tile, and their gradients stored after the last.
-            let block = kind.tiles.div_ceil(splits) as usize * instructions + 1000;
+            let block = kind.tiles.div_ceil(splits) as usize * instructions + ENDS;
             longest = longest.max(block);
             all += block * splits as usize * kind.chunks as usize * units;
             splits

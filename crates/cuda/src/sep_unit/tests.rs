@@ -17,12 +17,14 @@ fn every_shape_has_a_cut_that_fits_shared_memory() {
                 [(1, 1, 1), (3, 1, 1), (5, 1, 2), (5, 2, 1), (7, 2, 2), (9, 3, 1), (7, 1, 3)]
             {
                 let (images, shape) = (Images { n, h, w, c }, shape(kernel, stride, dilation, c));
-                let floats = [
-                    plan::forward(images, shape).floats,
-                    plan::backward(images, shape).floats,
-                    input::cut(images, &[shape], 1).floats,
-                ];
-                assert!(floats.iter().all(|&floats| floats <= SHARED_FLOATS), "{images:?} {shape:?}: {floats:?}");
+                for together in plan::TOGETHER {
+                    let floats = [
+                        plan::forward(images, shape, together).floats,
+                        plan::backward(images, shape, together).floats,
+                        input::cut(images, &[shape], together).floats,
+                    ];
+                    assert!(floats.iter().all(|&floats| floats <= SHARED_FLOATS), "{images:?} {shape:?}: {floats:?}");
+                }
             }
         }
     }
@@ -48,9 +50,9 @@ fn cuts_of_the_search_leave_few_threads_idle() {
         for (kernel, dilation) in [(3, 1), (5, 1), (3, 2), (5, 2)] {
             let shape = shape(kernel, 1, dilation, c);
             // Shares of eight pixels and four channels forward, patches of sixteen pixels backward.
-            let forward = plan::forward(images, shape).kind;
+            let forward = plan::forward(images, shape, 16).kind;
             assert!(forward.pixels * forward.split / 32 >= 128, "{forward:?}");
-            let backward = plan::backward(images, shape).kind;
+            let backward = plan::backward(images, shape, 16).kind;
             assert!(backward.pixels * backward.chunk / 16 >= 128, "{backward:?}");
         }
     }
