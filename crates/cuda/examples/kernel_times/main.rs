@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --release -p darts-cuda --features cuda --example kernel_times -- [--device N] [--json FILE] [--only kernels|passes] \
-//!     [--case TEXT] [--batch N] [--once]
+//!     [--case TEXT] [--batch N] [--once] [--no-overlap]
 //! ```
 
 mod cases;
@@ -25,6 +25,7 @@ struct Arguments {
     passes: bool,
     /// Only operations whose names hold this.
     case: String,
+    options: Options,
     settings: Settings,
 }
 
@@ -36,6 +37,7 @@ impl Arguments {
             kernels: true,
             passes: true,
             case: String::new(),
+            options: Options::default(),
             settings: Settings::default(),
         };
         while let Some(word) = words.next() {
@@ -48,6 +50,7 @@ impl Arguments {
                     parsed.settings.batch = Some(batch.ok_or("--batch wants a number of 2 or more")?);
                 }
                 "--case" => parsed.case = value()?,
+                "--no-overlap" => parsed.options.overlap = false,
                 "--once" => parsed.settings.once = true,
                 "--only" => match value()?.as_str() {
                     "kernels" => parsed.passes = false,
@@ -63,7 +66,7 @@ impl Arguments {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse(std::env::args().skip(1))?;
-    let device = Device::open(arguments.device, Options::default())?;
+    let device = Device::open(arguments.device, arguments.options)?;
     let bench = Bench::new(&device, arguments.settings)?;
     let (major, minor) = device.driver_version()?;
     println!("{}, driver for CUDA {major}.{minor}", device.name());
