@@ -163,7 +163,7 @@ impl RunOptions {
 
     #[cfg(feature = "cuda")]
     fn gpu(&self, index: usize) -> Result<Computer> {
-        let options = darts_cuda::driver::Options { graphs: !self.no_graph, ..Default::default() };
+        let options = darts_cuda::driver::Options { graphs: !self.no_graph };
         match darts_cuda::driver::Device::open(index, options) {
             Ok(device) => Ok(Computer::Gpu(Box::new(device))),
             Err(error) => Err(Error::Device { device: self.device.to_string(), reason: error.to_string() }),

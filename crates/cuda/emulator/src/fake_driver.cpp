@@ -368,16 +368,3 @@ FAKE cuLaunchKernel(const Entry *entry, unsigned x, unsigned y, unsigned z, unsi
     (stream->capture ? stream->capture->tasks : stream->waiting).push_back(task);
     return SUCCESS;
 }
-
-struct LaunchConfig {
-    unsigned x, y, z, threads, threads_y, threads_z, shared_bytes;
-    Stream *stream;
-    const void *attributes;
-    unsigned attribute_count;
-};
-
-// Here no launch begins before the one before it has ended, whether it may or not.
-FAKE cuLaunchKernelEx(const LaunchConfig *config, const Entry *entry, void **params, void **extra) {
-    return cuLaunchKernel(entry, config->x, config->y, config->z, config->threads, config->threads_y, config->threads_z,
-                          config->shared_bytes, config->stream, params, extra);
-}

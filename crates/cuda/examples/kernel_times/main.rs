@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --release -p darts-cuda --features cuda --example kernel_times -- [--device N] [--json FILE] [--only kernels|passes] \
-//!     [--case TEXT] [--batch N] [--once] [--no-overlap]
+//!     [--case TEXT] [--batch N] [--once]
 //! ```
 
 mod cases;
@@ -25,7 +25,6 @@ struct Arguments {
     passes: bool,
     /// Only operations whose names hold this.
     case: String,
-    options: Options,
     settings: Settings,
 }
 
@@ -37,7 +36,6 @@ impl Arguments {
             kernels: true,
             passes: true,
             case: String::new(),
-            options: Options::default(),
             settings: Settings::default(),
         };
         while let Some(word) = words.next() {
@@ -50,7 +48,6 @@ impl Arguments {
                     parsed.settings.batch = Some(batch.ok_or("--batch wants a number of 2 or more")?);
                 }
                 "--case" => parsed.case = value()?,
-                "--no-overlap" => parsed.options.overlap = false,
                 "--once" => parsed.settings.once = true,
                 "--only" => match value()?.as_str() {
                     "kernels" => parsed.passes = false,
@@ -66,7 +63,7 @@ impl Arguments {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse(std::env::args().skip(1))?;
-    let device = Device::open(arguments.device, arguments.options)?;
+    let device = Device::open(arguments.device, Options::default())?;
     let bench = Bench::new(&device, arguments.settings)?;
     let (major, minor) = device.driver_version()?;
     println!("{}, driver for CUDA {major}.{minor}", device.name());

@@ -27,24 +27,10 @@
 
 #ifdef __CUDACC__
 
-// A launch may take its place while the one before ends (`overlap` of the driver's options): what follows may do so at once, and
-// nothing is read or written before the results of the launch before, and with them all earlier ones, are there.
-static __device__ __forceinline__ void wait_for_launch_before() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;");
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
 #define DARTS_KERNEL(name, Args, threads, ...)                                                                          \
     static_assert(sizeof(Args) <= 4096, "kernel arguments are at most 4096 bytes");                                     \
     static_assert((threads) % 32 == 0 && (threads) <= 1024, "threads of a block");                                      \
-    static __device__ __forceinline__ void name##_body(const Args &args);                                               \
-    extern "C" __global__ void __launch_bounds__(__VA_ARGS__) name(const __grid_constant__ Args args) {                 \
-        wait_for_launch_before();                                                                                       \
-        name##_body(args);                                                                                              \
-    }                                                                                                                   \
-    static __device__ __forceinline__ void name##_body(const Args &args)
+    extern "C" __global__ void __launch_bounds__(__VA_ARGS__) name(const __grid_constant__ Args args)
 
 #define KERNEL(name, Args, threads) DARTS_KERNEL(name, Args, threads, threads)
 

@@ -31,22 +31,16 @@ use staging::Ring;
 /// The oldest compute capability that the device code is compiled for.
 const OLDEST: (u32, u32) = (8, 0);
 
-/// The oldest compute capability, and the oldest CUDA, whose launches may overlap in a graph.
-const OVERLAPS: ((u32, u32), (u32, u32)) = ((9, 0), (12, 3));
-
 /// Settings of a [`Device`].
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Whether recorded programs are graphs.
     pub graphs: bool,
-    /// Whether a launch may take its place on the device while the one before ends, where the device and its driver can do that; it
-    /// waits there until that one's results are written.
-    pub overlap: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { graphs: true, overlap: true }
+        Self { graphs: true }
     }
 }
 
@@ -94,8 +88,6 @@ impl Device {
         }
         let limit = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         let shared_limit = attribute(limit)? as u32;
-        let overlap = options.overlap && capability >= OVERLAPS.0 && driver_version()? >= OVERLAPS.1;
-        let options = Options { overlap, ..options };
         let stream = context.new_stream().in_call("making a stream")?;
         let code = code::Code::load(shared_limit)?;
         let ring = Mutex::new(Ring::new(&context)?);
@@ -167,34 +159,11 @@ impl Device {
         // program is laid down and under the emulator, and by the device.
         unsafe {
             std::ptr::copy_nonoverlapping(launch.args.as_ptr(), args, launch.args.len());
+            let threads = (kernel.threads, 1, 1);
             let stream = self.stream.cu_stream();
-            if !self.options.overlap {
-                let threads = (kernel.threads, 1, 1);
-                return result::launch_kernel(function, (x, y, z), threads, launch.shared_bytes, stream, &mut params)
-                    .in_call(kernel.name);
-            }
-            // Every kernel begins with a wait for the launch before (KERNEL in prelude.cuh).
-            let mut overlap = sys::CUlaunchAttribute {
-                id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-                pad: [0; 4],
-                value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
-            };
-            let config = sys::CUlaunchConfig {
-                gridDimX: x,
-                gridDimY: y,
-                gridDimZ: z,
-                blockDimX: kernel.threads,
-                blockDimY: 1,
-                blockDimZ: 1,
-                sharedMemBytes: launch.shared_bytes,
-                hStream: stream,
-                attrs: &mut overlap,
-                numAttrs: 1,
-            };
-            sys::cuLaunchKernelEx(&config, function, params.as_mut_ptr(), std::ptr::null_mut())
-                .result()
-                .in_call(kernel.name)
+            result::launch_kernel(function, (x, y, z), threads, launch.shared_bytes, stream, &mut params)
         }
+        .in_call(kernel.name)
     }
 
     /// The program's launches as one graph.
