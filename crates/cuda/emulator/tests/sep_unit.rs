@@ -6,7 +6,7 @@
 mod common;
 
 use common::{assert_close, assert_sums_close, device_images, upload};
-use darts_cuda::{self as cuda, Backend, Memory, Program, View, sep_unit};
+use darts_cuda::{self as cuda, Backend, Memory, Precision, Program, View, sep_unit};
 use darts_cuda_emulator::{TestDevice, in_all_orders};
 use darts_ops::sep_unit::{UnitBackward, UnitForward, UnitShape, reference};
 use darts_ops::{Affine, BnTerm, Images, Upstream, UpstreamTerm, Write};
@@ -129,7 +129,7 @@ fn shape_of(shape: UnitShape) -> sep_unit::UnitShape {
     sep_unit::UnitShape { kernel, stride, dilation, c_in, c_out }
 }
 
-fn on_device(device: &TestDevice, images: Images, inputs: &[Input]) -> Results {
+fn on_device(device: &TestDevice, images: Images, inputs: &[Input], precision: Precision) -> Results {
     let up = |values: &[f32]| upload(device, values);
     let floats = |len: usize| -> View { device.allocate(len).unwrap() };
     let doubles = |len: usize| -> View<f64> { device.allocate(len).unwrap() };
@@ -160,7 +160,7 @@ fn on_device(device: &TestDevice, images: Images, inputs: &[Input]) -> Results {
     let calls: Vec<_> =
         shared.iter().zip(&forward).map(|(&(x, affine), units)| sep_unit::Forward { x, affine, units }).collect();
     let scratch = sep_unit::forward_scratch_len(device_images(images), shapes.iter().flatten().copied());
-    sep_unit::forward_all(&mut program, device_images(images), &calls, floats(scratch));
+    sep_unit::forward_all(&mut program, device_images(images), &calls, precision, floats(scratch));
 
     let terms: Vec<Vec<_>> = inputs
         .iter()
@@ -206,7 +206,7 @@ fn on_device(device: &TestDevice, images: Images, inputs: &[Input]) -> Results {
         .collect();
     let of_inputs: Vec<&[sep_unit::UnitShape]> = shapes.iter().map(Vec::as_slice).collect();
     let scratch = sep_unit::backward_scratch_len(device_images(images), &of_inputs);
-    sep_unit::backward_all(&mut program, device_images(images), &calls, floats(scratch));
+    sep_unit::backward_all(&mut program, device_images(images), &calls, precision, floats(scratch));
     device.run(&program).unwrap();
 
     let down = |view: View| device.downloaded(view).unwrap();
@@ -225,21 +225,48 @@ fn on_device(device: &TestDevice, images: Images, inputs: &[Input]) -> Results {
 }
 
 fn check(images: Images, inputs: &[Input]) {
+    check_at(images, inputs, Precision::F32, 1e-5);
+}
+
+/// Compares with the reference; where factors of products are rounded, to a tolerance of the largest value.
+fn check_at(images: Images, inputs: &[Input], precision: Precision, tolerance: f64) {
+    let assert_close = |got: &[f32], want: &[f32], what: &str| {
+        let largest = want.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+        match precision {
+            Precision::F32 => assert_close(got, want, tolerance, what),
+            _ => got.iter().zip(want).for_each(|(got, want)| {
+                assert!(f64::from((got - want).abs()) <= tolerance * f64::from(largest), "{what}: {got}, not {want}");
+            }),
+        }
+    };
     let want = by_reference(images, inputs);
-    let got = in_all_orders(|device| on_device(device, images, inputs));
+    let got = in_all_orders(|device| on_device(device, images, inputs, precision));
     for (input, (got, want)) in inputs.iter().zip(got.iter().zip(&want)) {
         let what = |what: &str, shape: Option<UnitShape>| format!("{what}, {images:?}, {shape:?}");
         for (unit, (got, want)) in input.units.iter().zip(got.1.iter().zip(&want.1)) {
             // Rounding grows with the square root of the terms: up to C·k² + C products in z, N·H·W in a weight's gradient.
             let pixels = unit.shape.output(images).pixels();
-            assert_close(&got.0.0, &want.0.0, 1e-5, &what("z", Some(unit.shape)));
-            assert_sums_close(&got.0.1, &want.0.1, pixels, &what("sums", Some(unit.shape)));
-            assert_close(&got.1.0, &want.1.0, 1e-5, &what("d_depthwise", Some(unit.shape)));
-            assert_close(&got.1.1, &want.1.1, 1e-5, &what("d_pointwise", Some(unit.shape)));
+            assert_close(&got.0.0, &want.0.0, &what("z", Some(unit.shape)));
+            // Sums are those of the z that there is.
+            let sums = sums(&got.0.0, None, unit.shape.c_out);
+            assert_sums_close(&got.0.1, &sums, pixels, &what("sums", Some(unit.shape)));
+            assert_close(&got.1.0, &want.1.0, &what("d_depthwise", Some(unit.shape)));
+            assert_close(&got.1.1, &want.1.1, &what("d_pointwise", Some(unit.shape)));
         }
-        assert_close(&got.0.0, &want.0.0, 1e-5, &what("du", None));
-        assert_sums_close(&got.0.1, &want.0.1, images.pixels(), &what("sums of du", None));
+        assert_close(&got.0.0, &want.0.0, &what("du", None));
+        let sums = sums(&got.0.0, Some(&input.x), images.c);
+        assert_sums_close(&got.0.1, &sums, images.pixels(), &what("sums of du", None));
     }
+}
+
+/// `[Σv | Σv·w]` per channel; w is v if there is none.
+fn sums(v: &[f32], w: Option<&[f32]>, channels: usize) -> Vec<f64> {
+    let mut sums = vec![0.0; 2 * channels];
+    for (index, (&v, &w)) in v.iter().zip(w.unwrap_or(v)).enumerate() {
+        sums[index % channels] += f64::from(v);
+        sums[channels + index % channels] += f64::from(v) * f64::from(w);
+    }
+    sums
 }
 
 fn shape(kernel: usize, stride: usize, dilation: usize, c_in: usize, c_out: usize) -> UnitShape {
@@ -337,6 +364,21 @@ fn emulator_sep_unit_matches_reference_at_sizes_of_the_search() {
         let images = Images { n: 2, h: side, w: side, c };
         let shapes = [shape(3, 1, 1, c, c), shape(5, 1, 2, c, c)];
         check(images, &[Input::new(images, true, &shapes, Write::Overwrite, 60)]);
+    }
+}
+
+#[test]
+fn emulator_sep_unit_rounds_factors_of_its_products() {
+    for (precision, tolerance) in [(Precision::Tf32, 1e-3), (Precision::Bf16, 1e-2)] {
+        for (n, h, w, c_in, c_out) in
+            [(1, 32, 32, 16, 16), (1, 16, 16, 32, 32), (3, 8, 8, 64, 64), (1, 9, 14, 16, 48), (2, 7, 5, 64, 16), (1, 4, 4, 17, 32)]
+        {
+            let images = Images { n, h, w, c: c_in };
+            let shapes = [shape(3, 1, 1, c_in, c_out), shape(5, 2, 1, c_in, c_out), shape(7, 1, 1, c_in, c_out)];
+            let mut input = Input::new(images, true, &shapes, Write::Overwrite, 60);
+            input.units[1].wants_weights = false;
+            check_at(images, &[input], precision, tolerance);
+        }
     }
 }
 

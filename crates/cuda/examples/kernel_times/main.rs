@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --release -p darts-cuda --features cuda --example kernel_times -- [--device N] [--json FILE] [--only kernels|passes] \
-//!     [--case TEXT] [--batch N] [--once]
+//!     [--case TEXT] [--batch N] [--once] [--precision f32|tf32|bf16]
 //! ```
 
 mod cases;
@@ -13,6 +13,7 @@ mod passes;
 use std::error::Error;
 use std::path::PathBuf;
 
+use darts_cuda::Precision;
 use darts_cuda::driver::{Device, Options};
 use serde_json::{Value, json};
 
@@ -48,6 +49,14 @@ impl Arguments {
                     parsed.settings.batch = Some(batch.ok_or("--batch wants a number of 2 or more")?);
                 }
                 "--case" => parsed.case = value()?,
+                "--precision" => {
+                    parsed.settings.precision = match value()?.as_str() {
+                        "f32" => Precision::F32,
+                        "tf32" => Precision::Tf32,
+                        "bf16" => Precision::Bf16,
+                        other => return Err(format!("--precision {other}: expected f32, tf32 or bf16")),
+                    }
+                }
                 "--once" => parsed.settings.once = true,
                 "--only" => match value()?.as_str() {
                     "kernels" => parsed.passes = false,

@@ -1,7 +1,7 @@
 //! Times of programs on a device, with what is read in the cache of the device and without.
 
 use darts_cuda::driver::Device;
-use darts_cuda::{Backend, Memory, Program, Result, View, vector};
+use darts_cuda::{Backend, Memory, Precision, Program, Result, View, vector};
 
 /// Timings of which the median is taken.
 pub(crate) const TIMINGS: usize = 21;
@@ -17,6 +17,8 @@ pub(crate) struct Settings {
     pub(crate) once: bool,
     /// Images, or sequences, of a batch instead of the paper's.
     pub(crate) batch: Option<usize>,
+    /// Of the products of separable units.
+    pub(crate) precision: Precision,
 }
 
 /// A device, and what it is measured against.
@@ -60,6 +62,11 @@ impl<'a> Bench<'a> {
     /// The paper's batch, or the one that was asked for.
     pub(crate) fn batch(&self, paper: usize) -> usize {
         self.settings.batch.unwrap_or(paper)
+    }
+
+    /// The precision that was asked for.
+    pub(crate) fn precision(&self) -> Precision {
+        self.settings.precision
     }
 
     /// Fresh memory with numbers in (−1, 1).

@@ -16,6 +16,7 @@
 //   put4                                store4 to shared memory
 //   relu(v)                             max(v, 0); NaN stays NaN
 //   bf16, to_float, to_bf16             storage in bfloat16, rounded to nearest even
+//   round_bf16(v)                       the nearest number in bfloat16, as a float
 //
 // Rules: no float atomics, no order of blocks or threads that a result depends on, no inline PTX outside mma.cuh and this file. Products
 // and sums are not fused behind your back (nvcc gets --fmad=false, g++ -ffp-contract=off): write fmaf where you mean it, so
@@ -114,4 +115,15 @@ DEVICE bf16 to_bf16(float value) {
     uint32_t bits = bits_of_float(value);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return bf16{uint16_t((bits >> 16) | 0x40u)};
     return bf16{uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
+}
+
+// The nearest number in bfloat16, ties to even.
+DEVICE float round_bf16(float value) {
+#ifdef __CUDACC__
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %1;" : "=r"(pair) : "f"(value));
+    return float_of_bits(pair << 16);
+#else
+    return to_float(to_bf16(value));
+#endif
 }

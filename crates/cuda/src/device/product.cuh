@@ -88,30 +88,29 @@ DEVICE void multiply_rows(const float *a, uint32_t pitch_a, uint32_t rows_a, con
     }
 }
 
-// Of every lane's sums and sums of squares of its four columns, those over the lanes of the warp that have the same columns: one
-// of the warp's 2 * 16 sums for each lane, `column_sum_lane` says which. Called by all lanes.
-DEVICE float warp_column_sum(const float (&sum)[4], const float (&square)[4]) {
-    // Lanes that differ in bits 0, 2 and 4 have the same columns (see `share`): each time, one of two keeps half of what both have.
-    bool squares = lane() & 1, high = lane() & 4, odd = lane() & 16;
+// Of every lane's sums and sums of squares of its four columns, those over the eight lanes of the warp that have the same columns,
+// whose numbers differ in the bits X, Y and Z: one of the eight for each lane, `column_sum_lane` says which. Called by all lanes.
+template <int X, int Y, int Z> DEVICE float warp_column_sum(const float (&sum)[4], const float (&square)[4]) {
+    // Each time, one of two lanes keeps half of what both have.
+    bool squares = lane() & X, high = lane() & Y, odd = lane() & Z;
     float four[4], two[2];
 #pragma unroll
     for (int c = 0; c < 4; c++) {
-        float other = warp_xor(squares ? sum[c] : square[c], 1);
+        float other = warp_xor(squares ? sum[c] : square[c], X);
         four[c] = (squares ? square[c] : sum[c]) + other;
     }
 #pragma unroll
     for (int c = 0; c < 2; c++) {
-        float other = warp_xor(high ? four[c] : four[2 + c], 4);
+        float other = warp_xor(high ? four[c] : four[2 + c], Y);
         two[c] = (high ? four[2 + c] : four[c]) + other;
     }
-    float other = warp_xor(odd ? two[0] : two[1], 16);
+    float other = warp_xor(odd ? two[0] : two[1], Z);
     return (odd ? two[1] : two[0]) + other;
 }
 
-// The lane that has, of the warp's 16 columns, the sum (or the sum of squares) of this one.
-DEVICE uint32_t column_sum_lane(uint32_t column, bool square) {
-    uint32_t quad = column / 4, c = column % 4;
-    return (square ? 1 : 0) + ((quad & 1) << 1) + ((quad & 2) << 2) + ((c & 2) << 1) + ((c & 1) << 4);
+// Among those eight lanes, the bits of the one that has the sum, or the sum of squares, of this one of the four columns.
+template <int X, int Y, int Z> DEVICE uint32_t column_sum_lane(uint32_t column, bool square) {
+    return (square ? X : 0) + (column & 2 ? Y : 0) + (column & 1 ? Z : 0);
 }
 
 // Sums and sums of squares per column over a block: every active thread brings those of its pixels. Columns [0, count)

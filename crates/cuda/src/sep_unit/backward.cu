@@ -5,6 +5,7 @@
 // `forward.cu`.
 #include "depthwise.cuh"
 #include "product.cuh"
+#include "warp_product.cuh"
 
 // g: overwritten. Gradients of the weights, of the tiles that one of the kind's `splits` blocks takes, overwritten:
 // d_depthwise [splits][C_in, 1, K, K], d_pointwise [splits][C_out, C_in, 1, 1]; null: not wanted (both).
@@ -22,12 +23,13 @@ struct SepBackward {
     uint32_t wide, pad;
 };
 
+// bfloat: tensor cores get numbers in bfloat16, not in tf32.
 struct SepBackwardArgs {
-    uint32_t n, h, w, kinds;
+    uint32_t n, h, w, kinds, bfloat, pad;
     SepKind kind[SEP_KINDS];
     SepBackward unit[SEP_UNITS];
 };
-static_assert(sizeof(SepBackwardArgs) == 16 + SEP_KIND_BYTES * SEP_KINDS + 200 * SEP_UNITS, "layout of SepBackwardArgs");
+static_assert(sizeof(SepBackwardArgs) == 24 + SEP_KIND_BYTES * SEP_KINDS + 200 * SEP_UNITS, "layout of SepBackwardArgs");
 
 // dz of a tile into rows [C_out][pitch]; 0 at pixels that do not exist.
 DEVICE void load_upstream(const SepKind &kind, const Slot *slots, const Upstream &upstream, float *rows) {
@@ -58,7 +60,7 @@ DEVICE void load_upstream(const SepKind &kind, const Slot *slots, const Upstream
 template <int V>
 DEVICE void multiply_pointwise(const SepKind &kind, const Slot *slots, const SepBackward &unit, uint32_t c0, uint32_t channels,
                                const float *dz, const float *pointwise, float *g, bool keep) {
-    uint32_t pitch_w = kind.chunk + 4, columns = kind.chunk / 4, groups = (kind.pixels + 4 * V - 1) / (4 * V);
+    uint32_t pitch_w = kind.chunk + SEP_PAD, columns = kind.chunk / 4, groups = (kind.pixels + 4 * V - 1) / (4 * V);
     // A whole number of warps' shares.
     uint32_t count = columns % 4 == 0 ? columns / 4 * ((groups + 7) / 8) * 32 : columns * groups;
     for (uint32_t thread = threadIdx.x; thread < count; thread += SEP_THREADS) {
@@ -84,6 +86,35 @@ DEVICE void multiply_pointwise(const SepKind &kind, const Slot *slots, const Sep
                 const float(&value)[4] = acc[4 * v + j];
                 store_quad(to, make_float4(value[0], value[1], value[2], value[3]), channels - c, unit.wide);
             }
+        }
+    }
+}
+
+// The same on tensor cores: a warp has 16 of the chunk's channels, and 32 pixels at a time.
+template <int TERMS>
+DEVICE void multiply_pointwise_warp(const SepKind &kind, const Slot *slots, const SepBackward &unit, uint32_t c0, const float *dz,
+                                    const float *pointwise, float *g, bool keep, bool bfloat) {
+    uint32_t across = kind.chunk / 16, run = quotient(warp(), kind.share_magic), n = warp() - run * across;
+    uint32_t step = quotient(SEP_THREADS / 32, kind.share_magic);
+    uint32_t first = 2 * (lane() / 4), c = 16 * n + 4 * (lane() % 4);
+    for (uint32_t block = run; block < kind.pixels / 32 && run < step; block += step) {
+        FragmentC acc[2][2] = {};
+        warp_multiply<TERMS>(dz + 32 * block, kind.pitch, pointwise + 16 * n, kind.chunk + SEP_PAD, kind.c_out, bfloat, acc);
+#pragma unroll
+        for (uint32_t m = 0; m < 2; m++) {
+            uint32_t pixel = 32 * block + 16 * m + first;
+            const float4 quads[2] = {pixel_quad(acc[m], 0), pixel_quad(acc[m], 1)};
+            if (keep) {
+                float *to = g + c * kind.pitch + pixel;
+                store2(to, make_float2(quads[0].x, quads[1].x));
+                store2(to + kind.pitch, make_float2(quads[0].y, quads[1].y));
+                store2(to + 2 * kind.pitch, make_float2(quads[0].z, quads[1].z));
+                store2(to + 3 * kind.pitch, make_float2(quads[0].w, quads[1].w));
+            }
+            Slot slot = slots[pixel / 4];
+            float *to = unit.g + (size_t)(slot.index + pixel % 4) * kind.c_in + c0 + c;
+            if (pixel % 4 < slot.columns) store4(to, quads[0]);
+            if (pixel % 4 + 1 < slot.columns) store4(to + kind.c_in, quads[1]);
         }
     }
 }
@@ -160,7 +191,8 @@ DEVICE void sum_taps(const SepKind &kind, uint32_t channels, const float *parts,
 
 // Grid: for each kind its units x runs of input channels x blocks that share the tiles. What a thread adds to the weights'
 // gradients stays with it over all tiles of the block: in registers, but for that of a large depthwise kernel.
-template <bool LARGE>
+// TERMS: of products on tensor cores (warp_product.cuh); 0: on CUDA cores.
+template <bool LARGE, int TERMS>
 DEVICE void backward_units(const SepBackwardArgs &args) {
     DYN_SMEM(float, shared);
     uint32_t number = 0;
@@ -180,7 +212,7 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     float *pointwise = shared + kind.pointwise_at;
     float *depthwise = shared + kind.depthwise_at;
     float *parts = shared + kind.taps_at;
-    uint32_t taps = kind.kernel * kind.kernel, pitch_w = kind.chunk + 4;
+    uint32_t taps = kind.kernel * kind.kernel, pitch_w = kind.chunk + SEP_PAD;
     for (uint32_t i = threadIdx.x; i < channels * taps; i += SEP_THREADS) depthwise[i] = unit.depthwise[c0 * taps + i];
     for (uint32_t i = threadIdx.x; i < kind.c_out * kind.chunk; i += SEP_THREADS) {
         uint32_t o = quotient(i, kind.chunk_magic), c = i - o * kind.chunk;
@@ -194,6 +226,11 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     uint32_t quads = kind.pixels / 4, sharing = pairs <= SEP_THREADS ? min(SEP_THREADS / pairs, quads) : 0;
     uint32_t first = threadIdx.x / pairs, my_pair = threadIdx.x - first * pairs;
     float products[4][4] = {};
+    // On tensor cores, a warp takes 16 output channels x 16 of the chunk's, or two such blocks; where there are fewer blocks than
+    // warps, several warps share the pixels of one.
+    uint32_t blocks_c = kind.chunk / 16, blocks = kind.c_out / 16 * blocks_c;
+    uint32_t parts_of_block = blocks < SEP_THREADS / 32 ? SEP_THREADS / 32 / blocks : 1;
+    FragmentC block_products[2][2] = {};
     // K*K is odd: neighbouring threads write to different banks.
     float *my_parts = parts + threadIdx.x * taps;
     bool has_patch = threadIdx.x < patch_count(patches_of(kind));
@@ -206,7 +243,17 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     // The products of rows of one tile go beside the loads for the next.
     uint32_t odd = 0;
     for (uint32_t tile = slot;; tile += kind.splits, odd ^= 1) {
-        if (tile != slot && weights) {
+        if (TERMS > 0 && tile != slot && weights) {
+#pragma unroll
+            for (uint32_t i = 0; i < 2; i++) {
+                uint32_t block = (parts_of_block > 1 ? warp() % blocks : warp()) + i * SEP_THREADS / 32;
+                if (block >= blocks || (i > 0 && parts_of_block > 1)) break;
+                uint32_t part = parts_of_block > 1 ? warp() / blocks : 0;
+                const float *a = dz + block / blocks_c * 16 * kind.pitch, *b = g + block % blocks_c * 16 * kind.pitch;
+                warp_multiply_rows<TERMS>(a, b, kind.pitch, 8 * part, 8 * parts_of_block, kind.pixels, args.bfloat,
+                                          block_products[i]);
+            }
+        } else if (tile != slot && weights) {
             if (first < sharing) {
                 uint32_t o = my_pair / rows_c, c = my_pair - o * rows_c;
                 multiply_rows(dz + o * kind.pitch, kind.pitch, rows_o, g + c * kind.pitch, kind.pitch, rows_c, first, sharing,
@@ -243,8 +290,10 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
         if (tile + kind.splits < kind.tiles) {
             fill_slots(kind, corner_of(kind, tile + kind.splits), args.n, slots + (odd ^ 1) * (kind.pixels / 4));
         }
-        // Eight pixels a thread, unless half of the threads would idle.
-        if (kind.pixels * channels > 16 * SEP_THREADS) {
+        if constexpr (TERMS > 0) {
+            multiply_pointwise_warp<TERMS>(kind, here, unit, c0, dz, pointwise, g, weights, args.bfloat);
+        } else if (kind.pixels * channels > 16 * SEP_THREADS) {
+            // Eight pixels a thread, unless half of the threads would idle.
             multiply_pointwise<2>(kind, here, unit, c0, channels, dz, pointwise, g, weights);
         } else {
             multiply_pointwise<1>(kind, here, unit, c0, channels, dz, pointwise, g, weights);
@@ -276,6 +325,32 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     } else {
         sum_taps<5>(kind, channels, parts, d_depthwise);
     }
+    if constexpr (TERMS > 0) {
+        BARRIER();
+        // [block][part][16 x 16].
+        uint32_t g16 = lane() / 4, t2 = 2 * (lane() % 4);
+#pragma unroll
+        for (uint32_t i = 0; i < 2; i++) {
+            uint32_t block = (parts_of_block > 1 ? warp() % blocks : warp()) + i * SEP_THREADS / 32;
+            if (block >= blocks || (i > 0 && parts_of_block > 1)) break;
+            uint32_t part = parts_of_block > 1 ? warp() / blocks : 0;
+            float *to = shared + (block * parts_of_block + part) * 256 + g16 * 16 + t2;
+#pragma unroll
+            for (uint32_t n = 0; n < 2; n++) {
+                store2(to + 8 * n, make_float2(block_products[i][n].r[0], block_products[i][n].r[1]));
+                store2(to + 8 * n + 128, make_float2(block_products[i][n].r[2], block_products[i][n].r[3]));
+            }
+        }
+        BARRIER();
+        for (uint32_t i = threadIdx.x; i < 256 * blocks; i += SEP_THREADS) {
+            uint32_t block = i / 256, o = block / blocks_c * 16 + i % 256 / 16, c = block % blocks_c * 16 + i % 16;
+            const float *from = shared + block * parts_of_block * 256 + i % 256;
+            float sum = 0.0f;
+            for (uint32_t part = 0; part < parts_of_block; part++) sum += from[part * 256];
+            d_pointwise[(size_t)o * kind.c_in + c] = sum;
+        }
+        return;
+    }
     if (sharing == 0) return;
     BARRIER();
     float *all = shared;
@@ -295,7 +370,11 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
 }
 
 // Kernels of 3 and 5 rows.
-KERNEL_RESIDENT(sep_unit_backward, SepBackwardArgs, SEP_THREADS, 2) { backward_units<false>(args); }
+KERNEL_RESIDENT(sep_unit_backward, SepBackwardArgs, SEP_THREADS, 2) { backward_units<false, 0>(args); }
+
+// The same with products on tensor cores.
+KERNEL_RESIDENT(sep_unit_backward_rounded, SepBackwardArgs, SEP_THREADS, 2) { backward_units<false, 1>(args); }
+KERNEL_RESIDENT(sep_unit_backward_split, SepBackwardArgs, SEP_THREADS, 2) { backward_units<false, 3>(args); }
 
 // All others.
-KERNEL_RESIDENT(sep_unit_backward_large, SepBackwardArgs, SEP_THREADS, 2) { backward_units<true>(args); }
+KERNEL_RESIDENT(sep_unit_backward_large, SepBackwardArgs, SEP_THREADS, 2) { backward_units<true, 0>(args); }

@@ -8,11 +8,14 @@ use crate::args;
 use crate::channels::{pointer, vector};
 use crate::fold::{self, FoldWeights};
 use crate::images::Images;
+use crate::precision::Precision;
 use crate::program::{Kernel, Program};
 use crate::quads::UpstreamArgs;
 use crate::view::View;
 
 pub(super) static KERNEL: Kernel = Kernel::new("sep_unit_backward", 256);
+pub(super) static ROUNDED: Kernel = Kernel::new("sep_unit_backward_rounded", 256);
+pub(super) static SPLIT: Kernel = Kernel::new("sep_unit_backward_split", 256);
 pub(super) static LARGE: Kernel = Kernel::new("sep_unit_backward_large", 256);
 
 args! {
@@ -30,11 +33,13 @@ args! {
         pad: u32,
     }
 
-    struct BackwardArgs: 3952 {
+    struct BackwardArgs: 3960 {
         n: u32,
         h: u32,
         w: u32,
         kinds: u32,
+        bfloat: u32,
+        pad: u32,
         kind: [Kind; KINDS],
         unit: [UnitArgs; UNITS],
     }
@@ -50,13 +55,19 @@ pub(super) fn scratch_len(images: Images, shape: UnitShape) -> usize {
     if images.is_empty() {
         return 0;
     }
-    let splits = plan::TOGETHER.map(|together| plan::backward(images, shape, together).kind.splits);
-    let splits = splits.into_iter().max().unwrap_or(0) as usize;
+    let plans = plan::Launch::all().filter_map(|launch| plan::backward(images, shape, launch));
+    let splits = plans.map(|plan| plan.kind.splits).max().unwrap_or(0) as usize;
     gradient_len(images, shape) + splits * (shape.depthwise_len() + shape.pointwise_len())
 }
 
 /// Returns how many floats of `scratch` are used. The gradients of the depthwise outputs are the first in it.
-pub(super) fn push(program: &mut Program, images: Images, inputs: &[Backward], scratch: View) -> usize {
+pub(super) fn push(
+    program: &mut Program,
+    images: Images,
+    inputs: &[Backward],
+    precision: Precision,
+    scratch: View,
+) -> usize {
     const OPERATION: &str = "sep_unit::backward";
     let units: Vec<(&Backward, &UnitBackward)> =
         inputs.iter().flat_map(|input| input.units.iter().map(move |unit| (input, unit))).collect();
@@ -73,11 +84,11 @@ pub(super) fn push(program: &mut Program, images: Images, inputs: &[Backward], s
         let mut args = Vec::new();
         let mut kinds = Vec::new();
         let (mut blocks, mut floats) = (0, 0);
-        let together = plan::together(launch.iter().map(Vec::len).sum());
-        let plan = |same: &Vec<usize>| (plan::backward(images, shapes[same[0]], together), same.len());
-        let plans: Vec<_> = launch.iter().map(plan).collect();
-        let splits = plan::share_tiles(&plans);
-        for ((same, (plan, _)), splits) in launch.iter().zip(plans).zip(splits) {
+        let of = |same: &Vec<usize>, launch| plan::backward(images, shapes[same[0]], launch);
+        let small = shapes[launch[0][0]].is_small();
+        let (plans, tensor) = plan::of_launch(&launch, small && plan::wants_tensor(precision), of);
+        let splits = plan::share_tiles(&plans, &launch);
+        for ((same, plan), splits) in launch.iter().zip(plans).zip(splits) {
             let mut kind = plan.kind;
             kind.splits = splits;
             kind.first_unit = args.len() as u32;
@@ -120,12 +131,19 @@ pub(super) fn push(program: &mut Program, images: Images, inputs: &[Backward], s
             h: images.h as u32,
             w: images.w as u32,
             kinds: kinds.len() as u32,
+            bfloat: (precision == Precision::Bf16).into(),
+            pad: 0,
             kind: [kinds[0]; KINDS],
             unit: [args[0]; UNITS],
         };
         all.kind[..kinds.len()].copy_from_slice(&kinds);
         all.unit[..args.len()].copy_from_slice(&args);
-        let kernel = if shapes[launch[0][0]].is_small() { &KERNEL } else { &LARGE };
+        let kernel = match (small, tensor, precision) {
+            (false, ..) => &LARGE,
+            (true, false, _) => &KERNEL,
+            (true, true, Precision::F32) => &SPLIT,
+            (true, true, _) => &ROUNDED,
+        };
         program.push(kernel, [blocks, 1, 1], 4 * floats as u32, &all);
     }
     fold::weights(program, &folds);

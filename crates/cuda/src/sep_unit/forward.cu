@@ -4,6 +4,7 @@
 // [C_out, C_in, 1, 1], z [N, H', W', C_out].
 #include "depthwise.cuh"
 #include "product.cuh"
+#include "warp_product.cuh"
 
 #define SEP_WIDE_X 1
 #define SEP_WIDE_Z 2
@@ -20,12 +21,13 @@ struct SepForward {
     uint32_t wide, pad;
 };
 
+// bfloat: tensor cores get numbers in bfloat16, not in tf32.
 struct SepForwardArgs {
-    uint32_t n, h, w, kinds;
+    uint32_t n, h, w, kinds, bfloat, pad;
     SepKind kind[SEP_KINDS];
     SepForward unit[SEP_UNITS];
 };
-static_assert(sizeof(SepForwardArgs) == 16 + SEP_KIND_BYTES * SEP_KINDS + 64 * SEP_UNITS, "layout of SepForwardArgs");
+static_assert(sizeof(SepForwardArgs) == 24 + SEP_KIND_BYTES * SEP_KINDS + 64 * SEP_UNITS, "layout of SepForwardArgs");
 
 // DW of the chunk's first `channels` channels into rows of pixels.
 template <int K, int F, int D>
@@ -78,7 +80,8 @@ DEVICE void multiply_share(const SepKind &kind, const SepForward &unit, uint32_t
                 }
             }
         }
-        multiply<V>(rows + 4 * mine.group, kind.pitch, 4 * groups, pointwise + 4 * mine.column, kind.split + 4, channels, acc);
+        multiply<V>(rows + 4 * mine.group, kind.pitch, 4 * groups, pointwise + 4 * mine.column, kind.split + SEP_PAD, channels,
+                    acc);
 #pragma unroll
         for (uint32_t v = 0; v < V; v++) {
             Slot slot = slot_of(kind, slots, mine.group + v * groups);
@@ -99,7 +102,7 @@ DEVICE void multiply_share(const SepKind &kind, const SepForward &unit, uint32_t
     }
     if (last && unit.partials) {
         if (shares_interleave(columns)) {
-            sums[threadIdx.x] = warp_column_sum(sum, square);
+            sums[threadIdx.x] = warp_column_sum<1, 4, 16>(sum, square);
         } else {
             // The same for all threads of the block.
             float *to = unit.partials + (size_t)tile * 2 * kind.c_out + o0;
@@ -108,22 +111,58 @@ DEVICE void multiply_share(const SepKind &kind, const SepForward &unit, uint32_t
     }
 }
 
-// After `multiply_share` of the last chunk and a barrier: the sums of the warps that have a column, in their order.
+// The same on tensor cores: a warp has 16 output channels, and 32 pixels at a time.
+template <int TERMS>
+DEVICE void multiply_warp(const SepKind &kind, const SepForward &unit, uint32_t chunk, uint32_t o0, uint32_t channels,
+                          const float *rows, const float *pointwise, const Slot *slots, bool bfloat, float *sums) {
+    uint32_t across = kind.split / 16, run = quotient(warp(), kind.share_magic), n = warp() - run * across;
+    uint32_t step = quotient(SEP_THREADS / 32, kind.share_magic);
+    uint32_t first = 2 * (lane() / 4), o = o0 + 16 * n + 4 * (lane() % 4);
+    bool last = chunk + 1 == kind.chunks;
+    float sum[4] = {}, square[4] = {};
+    for (uint32_t block = run; block < kind.pixels / 32 && run < step; block += step) {
+        FragmentC acc[2][2] = {};
+        warp_multiply<TERMS>(rows + 32 * block, kind.pitch, pointwise + 16 * n, kind.split + SEP_PAD, channels, bfloat, acc);
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++) {
+            uint32_t pixel = 32 * block + 16 * (i / 2) + first + i % 2;
+            Slot slot = slots[pixel / 4];
+            if (pixel % 4 >= slot.columns) continue;
+            float *z = unit.z + (size_t)(slot.index + pixel % 4) * kind.c_out + o;
+            float4 quad = pixel_quad(acc[i / 2], i % 2);
+            // Where there are several chunks, z holds the sums in between.
+            if (chunk > 0) quad = add_quad(quad, load4(z));
+            store4(z, quad);
+            const float value[4] = {quad.x, quad.y, quad.z, quad.w};
+#pragma unroll
+            for (uint32_t c = 0; c < 4; c++) {
+                sum[c] += value[c];
+                square[c] = fmaf(value[c], value[c], square[c]);
+            }
+        }
+    }
+    if (last && unit.partials) sums[threadIdx.x] = warp_column_sum<4, 8, 16>(sum, square);
+}
+
+// After the products of the last chunk and a barrier: the sums of the warps that have a column, in their order.
+template <bool TENSOR>
 DEVICE void store_sums(const SepKind &kind, const SepForward &unit, uint32_t tile, uint32_t o0, const float *sums) {
     if (!unit.partials || !shares_interleave(kind.split / 4)) return;
     uint32_t across = kind.split / 16, outputs = min(kind.split, kind.c_out - o0);
     for (uint32_t i = threadIdx.x; i < 2 * outputs; i += SEP_THREADS) {
         bool square = i >= outputs;
-        uint32_t column = square ? i - outputs : i;
-        const float *from = sums + column_sum_lane(column % 16, square);
+        uint32_t column = square ? i - outputs : i, quad = column % 16 / 4;
+        uint32_t from = TENSOR ? quad + column_sum_lane<4, 8, 16>(column, square)
+                               : ((quad & 1) << 1) + ((quad & 2) << 2) + column_sum_lane<1, 4, 16>(column, square);
         float sum = 0.0f;
-        for (uint32_t w = column / 16; w < SEP_THREADS / 32; w += across) sum += from[32 * w];
+        for (uint32_t w = column / 16; w < SEP_THREADS / 32; w += across) sum += sums[32 * w + from];
         unit.partials[(size_t)tile * 2 * kind.c_out + (square ? kind.c_out : 0) + o0 + column] = sum;
     }
 }
 
 // Grid: for each kind its tiles x runs of output channels x groups of units that one block computes one after the other.
-template <bool LARGE>
+// TERMS: of products on tensor cores (warp_product.cuh); 0: on CUDA cores.
+template <bool LARGE, int TERMS>
 DEVICE void forward_units(const SepForwardArgs &args) {
     DYN_SMEM(float, shared);
     uint32_t number = 0;
@@ -147,7 +186,7 @@ DEVICE void forward_units(const SepForwardArgs &args) {
     Slot *slots = reinterpret_cast<Slot *>(shared + kind.slots_at);
     fill_slots(kind, at, args.n, slots);
     uint32_t taps = kind.kernel * kind.kernel;
-    uint32_t outputs = min(kind.split, kind.c_out - o0), pitch_w = kind.split + 4;
+    uint32_t outputs = min(kind.split, kind.c_out - o0), pitch_w = kind.split + SEP_PAD;
     // Two steps at a time: the products of one, and the loads for the depthwise convolution of the next, whose latencies hide
     // behind them.
     uint32_t u = first, chunk = 0;
@@ -156,8 +195,10 @@ DEVICE void forward_units(const SepForwardArgs &args) {
         bool last = chunk + 1 == kind.chunks;
         if (begun) {
             uint32_t channels = min(kind.chunk, kind.c_in - chunk * kind.chunk);
-            // Eight pixels a thread, unless half of the threads would idle.
-            if (kind.pixels * kind.split > 16 * SEP_THREADS) {
+            if constexpr (TERMS > 0) {
+                multiply_warp<TERMS>(kind, unit, chunk, o0, channels, rows, pointwise, slots, args.bfloat, sums);
+            } else if (kind.pixels * kind.split > 16 * SEP_THREADS) {
+                // Eight pixels a thread, unless half of the threads would idle.
                 multiply_share<2>(kind, unit, tile, chunk, o0, channels, rows, pointwise, slots, sums);
             } else {
                 multiply_share<1>(kind, unit, tile, chunk, o0, channels, rows, pointwise, slots, sums);
@@ -179,7 +220,7 @@ DEVICE void forward_units(const SepForwardArgs &args) {
             }
         }
         BARRIER();
-        if (begun && last) store_sums(kind, unit, tile, o0, sums);
+        if (begun && last) store_sums<(TERMS > 0)>(kind, unit, tile, o0, sums);
         if (!more) break;
         for (uint32_t i = threadIdx.x; i < kind.split * kind.chunk; i += SEP_THREADS) {
             uint32_t out = quotient(i, kind.chunk_magic), c = i - out * kind.chunk;
@@ -198,7 +239,11 @@ DEVICE void forward_units(const SepForwardArgs &args) {
 }
 
 // Kernels of 3 and 5 rows.
-KERNEL_RESIDENT(sep_unit_forward, SepForwardArgs, SEP_THREADS, SEP_RESIDENT) { forward_units<false>(args); }
+KERNEL_RESIDENT(sep_unit_forward, SepForwardArgs, SEP_THREADS, SEP_RESIDENT) { forward_units<false, 0>(args); }
+
+// The same with products on tensor cores.
+KERNEL_RESIDENT(sep_unit_forward_rounded, SepForwardArgs, SEP_THREADS, SEP_RESIDENT) { forward_units<false, 1>(args); }
+KERNEL_RESIDENT(sep_unit_forward_split, SepForwardArgs, SEP_THREADS, SEP_RESIDENT) { forward_units<false, 3>(args); }
 
 // All others.
-KERNEL_RESIDENT(sep_unit_forward_large, SepForwardArgs, SEP_THREADS, 2) { forward_units<true>(args); }
+KERNEL_RESIDENT(sep_unit_forward_large, SepForwardArgs, SEP_THREADS, 2) { forward_units<true, 0>(args); }

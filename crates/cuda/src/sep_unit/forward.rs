@@ -6,10 +6,13 @@ use crate::args;
 use crate::channels::{pointer, vector};
 use crate::fold::{self, Fold};
 use crate::images::{Affine, Images};
+use crate::precision::Precision;
 use crate::program::{Kernel, Program};
 use crate::view::View;
 
 pub(super) static KERNEL: Kernel = Kernel::new("sep_unit_forward", 256);
+pub(super) static ROUNDED: Kernel = Kernel::new("sep_unit_forward_rounded", 256);
+pub(super) static SPLIT: Kernel = Kernel::new("sep_unit_forward_split", 256);
 pub(super) static LARGE: Kernel = Kernel::new("sep_unit_forward_large", 256);
 
 const WIDE_X: u32 = 1;
@@ -32,11 +35,13 @@ args! {
         pad: u32,
     }
 
-    struct ForwardArgs: 1776 {
+    struct ForwardArgs: 1784 {
         n: u32,
         h: u32,
         w: u32,
         kinds: u32,
+        bfloat: u32,
+        pad: u32,
         kind: [Kind; KINDS],
         unit: [UnitArgs; UNITS],
     }
@@ -47,11 +52,11 @@ pub(super) fn partials_len(images: Images, shape: UnitShape) -> usize {
     if images.is_empty() {
         return 0;
     }
-    let tiles = plan::TOGETHER.map(|together| plan::forward(images, shape, together).kind.tiles);
-    tiles.into_iter().max().unwrap_or(0) as usize * 2 * shape.c_out
+    let tiles = plan::Launch::all().filter_map(|launch| plan::forward(images, shape, launch)).map(|plan| plan.kind.tiles);
+    tiles.max().unwrap_or(0) as usize * 2 * shape.c_out
 }
 
-pub(super) fn push(program: &mut Program, images: Images, inputs: &[Forward], scratch: View) {
+pub(super) fn push(program: &mut Program, images: Images, inputs: &[Forward], precision: Precision, scratch: View) {
     let units: Vec<(&Forward, &UnitForward)> =
         inputs.iter().flat_map(|input| input.units.iter().map(move |unit| (input, unit))).collect();
     let shapes: Vec<UnitShape> = units.iter().map(|(_, unit)| unit.shape).collect();
@@ -61,10 +66,10 @@ pub(super) fn push(program: &mut Program, images: Images, inputs: &[Forward], sc
         let mut args = Vec::new();
         let mut kinds = Vec::new();
         let mut floats = 0;
-        let together = plan::together(launch.iter().map(Vec::len).sum());
-        for same in &launch {
-            let shape = shapes[same[0]];
-            let plan = plan::forward(images, shape, together);
+        let of = |same: &Vec<usize>, launch| plan::forward(images, shapes[same[0]], launch);
+        let small = shapes[launch[0][0]].is_small();
+        let (plans, tensor) = plan::of_launch(&launch, small && plan::wants_tensor(precision), of);
+        for (same, plan) in launch.iter().zip(plans) {
             let mut kind = plan.kind;
             kind.first_unit = args.len() as u32;
             kind.units = same.len() as u32;
@@ -91,12 +96,19 @@ pub(super) fn push(program: &mut Program, images: Images, inputs: &[Forward], sc
             h: images.h as u32,
             w: images.w as u32,
             kinds: kinds.len() as u32,
+            bfloat: (precision == Precision::Bf16).into(),
+            pad: 0,
             kind: [kinds[0]; KINDS],
             unit: [args[0]; UNITS],
         };
         all.kind[..kinds.len()].copy_from_slice(&kinds);
         all.unit[..args.len()].copy_from_slice(&args);
-        let kernel = if shapes[launch[0][0]].is_small() { &KERNEL } else { &LARGE };
+        let kernel = match (small, tensor, precision) {
+            (false, ..) => &LARGE,
+            (true, false, _) => &KERNEL,
+            (true, true, Precision::F32) => &SPLIT,
+            (true, true, _) => &ROUNDED,
+        };
         program.push(kernel, [blocks, 1, 1], 4 * floats as u32, &all);
     }
     fold::partials(program, &folds);

@@ -10,6 +10,7 @@
 //! back through all units. Neither the activated input, nor the depthwise output, nor the gradient of z is ever stored.
 
 use crate::images::{Affine, Images, Upstream, Write};
+use crate::precision::Precision;
 use crate::program::{Kernel, Program};
 use crate::view::View;
 
@@ -21,8 +22,17 @@ mod plan;
 mod tests;
 
 /// The kernels of this module.
-pub const KERNELS: &[&Kernel] =
-    &[&forward::KERNEL, &forward::LARGE, &backward::KERNEL, &backward::LARGE, &input::KERNEL];
+pub const KERNELS: &[&Kernel] = &[
+    &forward::KERNEL,
+    &forward::ROUNDED,
+    &forward::SPLIT,
+    &forward::LARGE,
+    &backward::KERNEL,
+    &backward::ROUNDED,
+    &backward::SPLIT,
+    &backward::LARGE,
+    &input::KERNEL,
+];
 
 /// Units of a launch, and shapes among them.
 const UNITS: usize = 16;
@@ -153,14 +163,14 @@ pub fn forward(
     units: &[UnitForward],
     scratch: View,
 ) {
-    forward_all(program, images, &[Forward { x, affine, units }], scratch);
+    forward_all(program, images, &[Forward { x, affine, units }], Precision::F32, scratch);
 }
 
 /// [`forward()`] of several inputs of one shape, in the same launches.
 ///
 /// # Panics
 /// As [`forward()`].
-pub fn forward_all(program: &mut Program, images: Images, inputs: &[Forward], scratch: View) {
+pub fn forward_all(program: &mut Program, images: Images, inputs: &[Forward], precision: Precision, scratch: View) {
     const OPERATION: &str = "sep_unit::forward";
     for input in inputs {
         check_input(OPERATION, images, input.x, input.affine);
@@ -172,7 +182,7 @@ pub fn forward_all(program: &mut Program, images: Images, inputs: &[Forward], sc
         }
     }
     if !images.is_empty() {
-        forward::push(program, images, inputs, scratch);
+        forward::push(program, images, inputs, precision, scratch);
     }
 }
 
@@ -204,14 +214,15 @@ pub fn backward(
     sums: Option<View<f64>>,
     scratch: View,
 ) {
-    backward_all(program, images, &[Backward { x, affine, units, du, write, sums }], scratch);
+    let input = Backward { x, affine, units, du, write, sums };
+    backward_all(program, images, &[input], Precision::F32, scratch);
 }
 
 /// [`backward()`] of several inputs of one shape, in the same launches.
 ///
 /// # Panics
 /// As [`backward()`].
-pub fn backward_all(program: &mut Program, images: Images, inputs: &[Backward], scratch: View) {
+pub fn backward_all(program: &mut Program, images: Images, inputs: &[Backward], precision: Precision, scratch: View) {
     const OPERATION: &str = "sep_unit::backward";
     for input in inputs {
         check_input(OPERATION, images, input.x, input.affine);
@@ -229,7 +240,7 @@ pub fn backward_all(program: &mut Program, images: Images, inputs: &[Backward], 
     if images.is_empty() {
         return;
     }
-    let rest = backward::push(program, images, inputs, scratch);
+    let rest = backward::push(program, images, inputs, precision, scratch);
     input::push(program, images, inputs, scratch, rest);
 }
 

@@ -7,6 +7,7 @@
 use super::UnitShape;
 use crate::args;
 use crate::images::Images;
+use crate::precision::Precision;
 use crate::quads::{
     Filling, MULTIPROCESSOR, MULTIPROCESSORS, RESERVED, SHARED_FLOATS, THREADS, column_sums_len, magic, pieces, shares_fit,
     share_magic, shares_interleave, tile4_rounds,
@@ -190,11 +191,40 @@ const BACKWARD_RESIDENT: usize = 2;
 /// after the last.
 const ENDS: usize = 1000;
 
+/// Floats between a row of pointwise weights and the next, beyond those of a row.
+const PAD: usize = 8;
+
+/// What a launch is cut for.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(super) struct Launch {
+    /// Its units, one of [`TOGETHER`].
+    pub(super) together: usize,
+    /// Whether its products are made on tensor cores.
+    pub(super) tensor: bool,
+}
+
+impl Launch {
+    /// All there are.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        TOGETHER.into_iter().flat_map(|together| [false, true].map(|tensor| Self { together, tensor }))
+    }
+}
+
+/// Whether warps can share 32 pixels x 16 columns of a product, at this depth of it.
+fn warps_share(pixels: usize, columns: usize, depth: usize) -> bool {
+    pixels.is_multiple_of(32) && columns.is_multiple_of(16) && columns <= 128 && depth.is_multiple_of(8)
+}
+
+/// `floats`, and as many more as it takes for neighbouring rows to begin eight banks apart.
+fn tensor_pitch(floats: usize) -> usize {
+    floats + (40 - floats % 32) % 32
+}
+
 /// Numbers of units in a launch that cuts are made for: fewer units are cut into more blocks.
-pub(super) const TOGETHER: [usize; 5] = [1, 2, 4, 8, 16];
+const TOGETHER: [usize; 5] = [1, 2, 4, 8, 16];
 
 /// The one of [`TOGETHER`] for so many units.
-pub(super) fn together(units: usize) -> usize {
+fn together(units: usize) -> usize {
     units.next_power_of_two().min(TOGETHER[4])
 }
 
@@ -212,21 +242,28 @@ fn cheapest(plans: impl Iterator<Item = Plan>) -> Option<Plan> {
     plans.min_by_key(|plan| plan.cost)
 }
 
-/// The cut for a forward pass, in a launch of about so many units.
+/// The cut for a forward pass; none: its products cannot be made on tensor cores.
 ///
 /// # Panics
-/// If none fits: a kernel of hundreds of rows.
-pub(super) fn forward(images: Images, shape: UnitShape, together: usize) -> Plan {
+/// If none fits without tensor cores: a kernel of hundreds of rows.
+pub(super) fn forward(images: Images, shape: UnitShape, launch: Launch) -> Option<Plan> {
     let out = shape.output(images);
     let cuts = tiles(out).flat_map(|tile| pieces(shape.c_out, 128).take(6).map(move |split| (tile, split)));
     let plans = cuts.filter_map(|(tile, split)| {
         if !shares_fit(split / 4, groups(tile, split)) {
             return None;
         }
-        let fit = pieces(shape.c_in, 64).map(|chunk| forward_plan(images, shape, together, tile, split, chunk));
+        let whole = |&chunk: &usize| {
+            let (depth, exact) = (chunk, shape.c_in.is_multiple_of(chunk) && shape.c_out.is_multiple_of(split));
+            !launch.tensor || exact && warps_share(tile.pixels(), split, depth)
+        };
+        let cuts = pieces(shape.c_in, 64).filter(whole);
+        let fit = cuts.map(|chunk| forward_plan(images, shape, launch, tile, split, chunk));
         fit.filter(|plan| plan.floats <= SHARED_FLOATS).take(2).min_by_key(|plan| plan.cost)
     });
-    cheapest(plans).unwrap_or_else(|| panic!("sep_unit::forward: {shape:?} does not fit shared memory"))
+    let plan = cheapest(plans);
+    assert!(plan.is_some() || launch.tensor, "sep_unit::forward: {shape:?} does not fit shared memory");
+    plan
 }
 
 /// Whether a thread of the forward kernel owns eight pixels, and not four, of its four columns.
@@ -242,19 +279,20 @@ fn groups(tile: Tile, split: usize) -> usize {
 fn forward_plan(
     images: Images,
     shape: UnitShape,
-    together: usize,
+    launch: Launch,
     tile: Tile,
     split: usize,
     chunk: usize,
 ) -> Plan {
     let (out, window) = (shape.output(images), shape.window());
     let (in_h, in_w, plane) = window.input(tile);
-    let pitch = pitch(tile.pixels().next_multiple_of(8), tile.w);
+    let pixels = tile.pixels().next_multiple_of(8);
+    let pitch = if launch.tensor { tensor_pitch(pixels) } else { pitch(pixels, tile.w) };
     let rows_at = chunk * plane;
     let pointwise_at = rows_at + chunk * pitch;
     // Sums over a block are added where the rows were, sums over warps have a place of their own.
     let scratch = if shares_interleave(split / 4) { 0 } else { column_sums_len(split / 4, groups(tile, split)) };
-    let depthwise_at = (pointwise_at + chunk * (split + 4)).max(rows_at + scratch);
+    let depthwise_at = (pointwise_at + chunk * (split + PAD)).max(rows_at + scratch);
     let sums_at = depthwise_at + (chunk * shape.kernel * shape.kernel).next_multiple_of(4);
     let slots_at = sums_at + if scratch == 0 { THREADS } else { 0 };
     let floats = slots_at + tile.pixels();
@@ -266,7 +304,7 @@ fn forward_plan(
     let instructions = chunks * (load + patches + chunk * product + 300) + (chunks - 1) * 900 + rest;
     let bytes =
         chunks * tile_bytes(images, (tile.n, in_h, in_w), chunk) + tile_bytes(out, (tile.n, tile.h, tile.w), split);
-    let filling = Filling { together, resident: if window.is_small() { 3 } else { 2 } };
+    let filling = Filling { together: launch.together, resident: if window.is_small() { 3 } else { 2 } };
     let cost = filling.cost(tile.count(out) * splits, floats, instructions, bytes);
     let kind = Kind {
         split: split as u32,
@@ -282,40 +320,50 @@ fn forward_plan(
     Plan { kind, floats, cost, instructions }
 }
 
-/// The cut for the backward pass up to the depthwise convolution, in a launch of about so many units.
+/// The cut for the backward pass up to the depthwise convolution; none: its products cannot be made on tensor cores.
 ///
 /// # Panics
-/// If none fits: beyond a thousand output channels, or with a kernel of dozens of rows.
-pub(super) fn backward(images: Images, shape: UnitShape, together: usize) -> Plan {
+/// If none fits without tensor cores: beyond a thousand output channels, or with a kernel of dozens of rows.
+pub(super) fn backward(images: Images, shape: UnitShape, launch: Launch) -> Option<Plan> {
     let out = shape.output(images);
     let window = shape.window();
     let plans = tiles(out).filter_map(|tile| {
-        let fit = pieces(shape.c_in, 64).map(|chunk| backward_plan(images, shape, together, tile, chunk));
+        let whole = |&chunk: &usize| {
+            // Blocks of 16 x 16 weights, of which a warp has two at most, or several warps one.
+            let blocks = shape.c_out / 16 * (chunk / 16);
+            let exact = shape.c_in.is_multiple_of(chunk) && shape.c_out.is_multiple_of(16) && blocks.is_power_of_two();
+            !launch.tensor || exact && blocks <= 16 && warps_share(tile.pixels(), chunk, shape.c_out)
+        };
+        let cuts = pieces(shape.c_in, 64).filter(whole);
+        let fit = cuts.map(|chunk| backward_plan(images, shape, launch, tile, chunk));
         let fit = fit.filter(|plan| plan.floats <= SHARED_FLOATS);
         fit.filter(|plan| plan.kind.chunk as usize * window.patches(tile) <= THREADS)
             .take(2)
             .min_by_key(|plan| plan.cost)
     });
-    cheapest(plans).unwrap_or_else(|| panic!("sep_unit::backward: {shape:?} does not fit shared memory"))
+    let plan = cheapest(plans);
+    assert!(plan.is_some() || launch.tensor, "sep_unit::backward: {shape:?} does not fit shared memory");
+    plan
 }
 
-fn backward_plan(images: Images, shape: UnitShape, together: usize, tile: Tile, chunk: usize) -> Plan {
+fn backward_plan(images: Images, shape: UnitShape, launch: Launch, tile: Tile, chunk: usize) -> Plan {
     let (out, window) = (shape.output(images), shape.window());
     let (in_h, in_w, plane) = window.input(tile);
     let (taps, c_out) = (shape.kernel * shape.kernel, shape.c_out.next_multiple_of(4));
     let patches = chunk * window.patches(tile);
     // Threads read one vector of each of neighbouring rows.
-    let pitch = pitch(tile.pixels().next_multiple_of(8), 4);
+    let pixels = tile.pixels().next_multiple_of(8);
+    let pitch = if launch.tensor { tensor_pitch(pixels) } else { pitch(pixels, 4) };
     let parts = (patches * taps).next_multiple_of(4);
     let rows_at = chunk * plane;
     let dz = c_out * pitch;
     let slots = 2 * tile.pixels();
-    let rest = chunk * pitch + shape.c_out * (chunk + 4) + (chunk * taps).next_multiple_of(4) + slots;
+    let rest = chunk * pitch + shape.c_out * (chunk + PAD) + (chunk * taps).next_multiple_of(4) + slots;
     // A second tile of dz where there is room for it.
     let next_at = if rows_at + 2 * dz + rest <= SHARED_FLOATS { rows_at + dz } else { rows_at };
     let more_at = next_at + dz;
     let pointwise_at = more_at + chunk * pitch;
-    let depthwise_at = pointwise_at + shape.c_out * (chunk + 4);
+    let depthwise_at = pointwise_at + shape.c_out * (chunk + PAD);
     let slots_at = depthwise_at + (chunk * taps).next_multiple_of(4);
     let end = slots_at + slots;
     // Parts of the depthwise gradient lie behind everything, or where there are but those of the end, in the place of everything.
@@ -337,11 +385,11 @@ fn backward_plan(images: Images, shape: UnitShape, together: usize, tile: Tile, 
         + tile_bytes(out.with_channels(shape.c_in), here, chunk);
     let per_block = shape.depthwise_len() + shape.pointwise_len();
     // Partial gradients of a launch's weights take no more than half as much memory as its z; of the largest launch 128 of them.
-    let affordable = out.with_channels(shape.c_in).len() * TOGETHER[4] / (2 * per_block * together);
+    let affordable = out.with_channels(shape.c_in).len() * TOGETHER[4] / (2 * per_block * launch.together);
     let wanted = 128_usize.div_ceil(chunks).min(affordable).max(8);
     let splits = even_splits(tile.count(out), wanted);
     let tiles = tile.count(out).div_ceil(splits);
-    let filling = Filling { together, resident: BACKWARD_RESIDENT };
+    let filling = Filling { together: launch.together, resident: BACKWARD_RESIDENT };
     let cost = filling.cost(splits * chunks, floats, tiles * instructions + ENDS, tiles * bytes);
     let kind = Kind {
         splits: splits as u32,
@@ -358,23 +406,42 @@ fn backward_plan(images: Images, shape: UnitShape, together: usize, tile: Tile, 
     Plan { kind, floats, cost, instructions }
 }
 
+/// Whether products at this precision are made on tensor cores, where that is possible.
+pub(super) fn wants_tensor(precision: Precision) -> bool {
+    precision != Precision::F32 || option_env!("DARTS_SPLIT").is_some()
+}
+
+/// The plans of a launch's kinds, by `of`: on tensor cores where that is wanted and all of them can be; and whether they are.
+pub(super) fn of_launch(
+    launch: &[Vec<usize>],
+    tensor: bool,
+    of: impl Fn(&Vec<usize>, Launch) -> Option<Plan>,
+) -> (Vec<Plan>, bool) {
+    let together = together(launch.iter().map(Vec::len).sum());
+    let plans = |tensor| launch.iter().map(|same| of(same, Launch { together, tensor })).collect::<Option<Vec<_>>>();
+    match tensor.then(|| plans(true)).flatten() {
+        Some(plans) => (plans, true),
+        None => (plans(false).unwrap_or_default(), false),
+    }
+}
+
 /// About `wanted` blocks for so many tiles, all of which have as many of them, or nearly.
 fn even_splits(tiles: usize, wanted: usize) -> usize {
     tiles.div_ceil(((tiles + wanted / 2) / wanted).max(1))
 }
 
-/// Blocks of the backward kernel that share the tiles of each of these kinds, of a launch's so many units each: no more than their
-/// plans say, and such that a large device is soon done.
-pub(super) fn share_tiles(plans: &[(Plan, usize)]) -> Vec<u32> {
-    let floats = plans.iter().map(|(plan, _)| plan.floats).max().unwrap_or(0);
+/// Blocks of the backward kernel that share the tiles of each kind of a launch: no more than their plans say, and such that a large
+/// device is soon done.
+pub(super) fn share_tiles(plans: &[Plan], launch: &[Vec<usize>]) -> Vec<u32> {
+    let floats = plans.iter().map(|plan| plan.floats).max().unwrap_or(0);
     let room = MULTIPROCESSORS * (MULTIPROCESSOR / (floats + RESERVED)).clamp(1, BACKWARD_RESIDENT);
     let share = |per_block: u32| -> (Vec<u32>, usize) {
         let (mut longest, mut all) = (0, 0);
-        let splits = plans.iter().map(|&(Plan { kind, instructions, .. }, units)| {
+        let splits = plans.iter().zip(launch).map(|(&Plan { kind, instructions, .. }, same)| {
             let splits = kind.tiles.div_ceil(per_block).min(kind.splits);
             let block = kind.tiles.div_ceil(splits) as usize * instructions + ENDS;
             longest = longest.max(block);
-            all += block * splits as usize * kind.chunks as usize * units;
+            all += block * splits as usize * kind.chunks as usize * same.len();
             splits
         });
         let splits = splits.collect();

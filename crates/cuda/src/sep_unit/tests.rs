@@ -17,13 +17,12 @@ fn every_shape_has_a_cut_that_fits_shared_memory() {
                 [(1, 1, 1), (3, 1, 1), (5, 1, 2), (5, 2, 1), (7, 2, 2), (9, 3, 1), (7, 1, 3)]
             {
                 let (images, shape) = (Images { n, h, w, c }, shape(kernel, stride, dilation, c));
-                for together in plan::TOGETHER {
-                    let floats = [
-                        plan::forward(images, shape, together).floats,
-                        plan::backward(images, shape, together).floats,
-                        input::cut(images, &[shape], together).floats,
-                    ];
-                    assert!(floats.iter().all(|&floats| floats <= SHARED_FLOATS), "{images:?} {shape:?}: {floats:?}");
+                for launch in plan::Launch::all() {
+                    let plans = [plan::forward(images, shape, launch), plan::backward(images, shape, launch)];
+                    let of_input = input::cut(images, &[shape], launch.together).floats;
+                    let mut floats = plans.iter().flatten().map(|plan| plan.floats).chain([of_input]);
+                    assert!(floats.all(|floats| floats <= SHARED_FLOATS), "{images:?} {shape:?} {launch:?}");
+                    assert!(launch.tensor || plans.iter().all(Option::is_some));
                 }
             }
         }
@@ -50,9 +49,10 @@ fn cuts_of_the_search_leave_few_threads_idle() {
         for (kernel, dilation) in [(3, 1), (5, 1), (3, 2), (5, 2)] {
             let shape = shape(kernel, 1, dilation, c);
             // Shares of eight pixels and four channels forward, patches of sixteen pixels backward.
-            let forward = plan::forward(images, shape, 16).kind;
+            let launch = plan::Launch { together: 16, tensor: false };
+            let forward = plan::forward(images, shape, launch).unwrap().kind;
             assert!(forward.pixels * forward.split / 32 >= 128, "{forward:?}");
-            let backward = plan::backward(images, shape, 16).kind;
+            let backward = plan::backward(images, shape, launch).unwrap().kind;
             assert!(backward.pixels * backward.chunk / 16 >= 128, "{backward:?}");
         }
     }
