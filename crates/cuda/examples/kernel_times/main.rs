@@ -24,7 +24,7 @@ struct Arguments {
     json: Option<PathBuf>,
     kernels: bool,
     passes: bool,
-    /// Only operations whose names hold this.
+    /// Only operations and passes whose names hold this.
     case: String,
     settings: Settings,
 }
@@ -83,7 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         bench.empty_launch * 1e6
     );
     let kernels = if arguments.kernels { cases::run(&bench, &arguments.case)? } else { Value::Null };
-    let passes = if arguments.passes { passes::run(&bench)? } else { Value::Null };
+    let passes = if arguments.passes { passes::run(&bench, &arguments.case)? } else { Value::Null };
     if let Some(path) = arguments.json {
         let report = json!({
             "device": device.name(),

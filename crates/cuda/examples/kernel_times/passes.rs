@@ -30,18 +30,21 @@ struct Pass {
 }
 
 /// Times the passes of the searches and of the network that is trained afterwards.
-pub(crate) fn run(bench: &Bench) -> Result<Value, Box<dyn Error>> {
+pub(crate) fn run(bench: &Bench, text: &str) -> Result<Value, Box<dyn Error>> {
     let search = ConvNetwork::supernet(&ConvSpace::darts(), &NetworkConfig::cifar_search(10))?;
     let found = named::conv("DARTS_V2")?;
     let evaluation = ConvNetwork::discrete(&found, &NetworkConfig::cifar_evaluation(10))?;
     let words =
         RecurrentNetwork::supernet(&RecurrentSpace::darts(), &RecurrentConfig { vocabulary: 10_000, hidden: 300 })?;
-    let passes = [
-        conv(bench, "conv search", search, bench.batch(64))?,
-        conv(bench, "conv evaluation", evaluation, bench.batch(96))?,
-        recurrent(bench, "recurrent search", &words, Precision::F32)?,
-        recurrent(bench, "recurrent search", &words, Precision::Bf16)?,
-    ];
+    let mut passes = Vec::new();
+    for (name, network, batch) in [("conv search", search, 64), ("conv evaluation", evaluation, 96)] {
+        if name.contains(text) {
+            passes.push(conv(bench, name, network, bench.batch(batch))?);
+        }
+    }
+    for precision in [Precision::F32, Precision::Bf16].into_iter().filter(|_| "recurrent search".contains(text)) {
+        passes.push(recurrent(bench, "recurrent search", &words, precision)?);
+    }
     let results = passes.iter().map(|pass| report(bench, pass)).collect::<Result<Vec<_>, _>>()?;
     Ok(Value::Array(results))
 }
