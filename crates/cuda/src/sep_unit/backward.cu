@@ -91,7 +91,6 @@ DEVICE void multiply_pointwise(const SepKind &kind, const Slot *slots, const Sep
 }
 
 // The same on tensor cores: a warp has 16 of the chunk's channels, and 32 pixels at a time.
-template <int TERMS>
 DEVICE void multiply_pointwise_warp(const SepKind &kind, const Slot *slots, const SepBackward &unit, uint32_t c0, const float *dz,
                                     const float *pointwise, float *g, bool keep, bool bfloat) {
     uint32_t across = kind.chunk / 16, run = quotient(warp(), kind.share_magic), n = warp() - run * across;
@@ -99,7 +98,7 @@ DEVICE void multiply_pointwise_warp(const SepKind &kind, const Slot *slots, cons
     uint32_t first = 2 * (lane() / 4), c = 16 * n + 4 * (lane() % 4);
     for (uint32_t block = run; block < kind.pixels / 32 && run < step; block += step) {
         FragmentC acc[2][2] = {};
-        warp_multiply<TERMS>(dz + 32 * block, kind.pitch, pointwise + 16 * n, kind.chunk + SEP_PAD, kind.c_out, bfloat, acc);
+        warp_multiply(dz + 32 * block, kind.pitch, pointwise + 16 * n, kind.chunk + SEP_PAD, kind.c_out, bfloat, acc);
 #pragma unroll
         for (uint32_t m = 0; m < 2; m++) {
             uint32_t pixel = 32 * block + 16 * m + first;
@@ -191,8 +190,8 @@ DEVICE void sum_taps(const SepKind &kind, uint32_t channels, const float *parts,
 
 // Grid: for each kind its units x runs of input channels x blocks that share the tiles. What a thread adds to the weights'
 // gradients stays with it over all tiles of the block: in registers, but for that of a large depthwise kernel.
-// TERMS: of products on tensor cores (warp_product.cuh); 0: on CUDA cores.
-template <bool LARGE, int TERMS>
+// TENSOR: products on tensor cores.
+template <bool LARGE, bool TENSOR>
 DEVICE void backward_units(const SepBackwardArgs &args) {
     DYN_SMEM(float, shared);
     uint32_t number = 0;
@@ -243,14 +242,14 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     // The products of rows of one tile go beside the loads for the next.
     uint32_t odd = 0;
     for (uint32_t tile = slot;; tile += kind.splits, odd ^= 1) {
-        if (TERMS > 0 && tile != slot && weights) {
+        if (TENSOR && tile != slot && weights) {
 #pragma unroll
             for (uint32_t i = 0; i < 2; i++) {
                 uint32_t block = (parts_of_block > 1 ? warp() % blocks : warp()) + i * SEP_THREADS / 32;
                 if (block >= blocks || (i > 0 && parts_of_block > 1)) break;
                 uint32_t part = parts_of_block > 1 ? warp() / blocks : 0;
                 const float *a = dz + block / blocks_c * 16 * kind.pitch, *b = g + block % blocks_c * 16 * kind.pitch;
-                warp_multiply_rows<TERMS>(a, b, kind.pitch, 8 * part, 8 * parts_of_block, kind.pixels, args.bfloat,
+                warp_multiply_rows(a, b, kind.pitch, 8 * part, 8 * parts_of_block, kind.pixels, args.bfloat,
                                           block_products[i]);
             }
         } else if (tile != slot && weights) {
@@ -290,8 +289,8 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
         if (tile + kind.splits < kind.tiles) {
             fill_slots(kind, corner_of(kind, tile + kind.splits), args.n, slots + (odd ^ 1) * (kind.pixels / 4));
         }
-        if constexpr (TERMS > 0) {
-            multiply_pointwise_warp<TERMS>(kind, here, unit, c0, dz, pointwise, g, weights, args.bfloat);
+        if constexpr (TENSOR) {
+            multiply_pointwise_warp(kind, here, unit, c0, dz, pointwise, g, weights, args.bfloat);
         } else if (kind.pixels * channels > 16 * SEP_THREADS) {
             // Eight pixels a thread, unless half of the threads would idle.
             multiply_pointwise<2>(kind, here, unit, c0, channels, dz, pointwise, g, weights);
@@ -325,7 +324,7 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     } else {
         sum_taps<5>(kind, channels, parts, d_depthwise);
     }
-    if constexpr (TERMS > 0) {
+    if constexpr (TENSOR) {
         BARRIER();
         // [block][part][16 x 16].
         uint32_t g16 = lane() / 4, t2 = 2 * (lane() % 4);
@@ -370,11 +369,10 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
 }
 
 // Kernels of 3 and 5 rows.
-KERNEL_RESIDENT(sep_unit_backward, SepBackwardArgs, SEP_THREADS, 2) { backward_units<false, 0>(args); }
+KERNEL_RESIDENT(sep_unit_backward, SepBackwardArgs, SEP_THREADS, 2) { backward_units<false, false>(args); }
 
 // The same with products on tensor cores.
-KERNEL_RESIDENT(sep_unit_backward_rounded, SepBackwardArgs, SEP_THREADS, 2) { backward_units<false, 1>(args); }
-KERNEL_RESIDENT(sep_unit_backward_split, SepBackwardArgs, SEP_THREADS, 2) { backward_units<false, 3>(args); }
+KERNEL_RESIDENT(sep_unit_backward_rounded, SepBackwardArgs, SEP_THREADS, 2) { backward_units<false, true>(args); }
 
 // All others.
-KERNEL_RESIDENT(sep_unit_backward_large, SepBackwardArgs, SEP_THREADS, 2) { backward_units<true, 0>(args); }
+KERNEL_RESIDENT(sep_unit_backward_large, SepBackwardArgs, SEP_THREADS, 2) { backward_units<true, false>(args); }

@@ -15,7 +15,6 @@ use crate::view::View;
 
 pub(super) static KERNEL: Kernel = Kernel::new("sep_unit_backward", 256);
 pub(super) static ROUNDED: Kernel = Kernel::new("sep_unit_backward_rounded", 256);
-pub(super) static SPLIT: Kernel = Kernel::new("sep_unit_backward_split", 256);
 pub(super) static LARGE: Kernel = Kernel::new("sep_unit_backward_large", 256);
 
 args! {
@@ -138,11 +137,10 @@ pub(super) fn push(
         };
         all.kind[..kinds.len()].copy_from_slice(&kinds);
         all.unit[..args.len()].copy_from_slice(&args);
-        let kernel = match (small, tensor, precision) {
-            (false, ..) => &LARGE,
-            (true, false, _) => &KERNEL,
-            (true, true, Precision::F32) => &SPLIT,
-            (true, true, _) => &ROUNDED,
+        let kernel = match (small, tensor) {
+            (false, _) => &LARGE,
+            (true, false) => &KERNEL,
+            (true, true) => &ROUNDED,
         };
         program.push(kernel, [blocks, 1, 1], 4 * floats as u32, &all);
     }

@@ -112,7 +112,6 @@ DEVICE void multiply_share(const SepKind &kind, const SepForward &unit, uint32_t
 }
 
 // The same on tensor cores: a warp has 16 output channels, and 32 pixels at a time.
-template <int TERMS>
 DEVICE void multiply_warp(const SepKind &kind, const SepForward &unit, uint32_t chunk, uint32_t o0, uint32_t channels,
                           const float *rows, const float *pointwise, const Slot *slots, bool bfloat, float *sums) {
     uint32_t across = kind.split / 16, run = quotient(warp(), kind.share_magic), n = warp() - run * across;
@@ -122,7 +121,7 @@ DEVICE void multiply_warp(const SepKind &kind, const SepForward &unit, uint32_t 
     float sum[4] = {}, square[4] = {};
     for (uint32_t block = run; block < kind.pixels / 32 && run < step; block += step) {
         FragmentC acc[2][2] = {};
-        warp_multiply<TERMS>(rows + 32 * block, kind.pitch, pointwise + 16 * n, kind.split + SEP_PAD, channels, bfloat, acc);
+        warp_multiply(rows + 32 * block, kind.pitch, pointwise + 16 * n, kind.split + SEP_PAD, channels, bfloat, acc);
 #pragma unroll
         for (uint32_t i = 0; i < 4; i++) {
             uint32_t pixel = 32 * block + 16 * (i / 2) + first + i % 2;
@@ -161,8 +160,8 @@ DEVICE void store_sums(const SepKind &kind, const SepForward &unit, uint32_t til
 }
 
 // Grid: for each kind its tiles x runs of output channels x groups of units that one block computes one after the other.
-// TERMS: of products on tensor cores (warp_product.cuh); 0: on CUDA cores.
-template <bool LARGE, int TERMS>
+// TENSOR: products on tensor cores.
+template <bool LARGE, bool TENSOR>
 DEVICE void forward_units(const SepForwardArgs &args) {
     DYN_SMEM(float, shared);
     uint32_t number = 0;
@@ -195,8 +194,8 @@ DEVICE void forward_units(const SepForwardArgs &args) {
         bool last = chunk + 1 == kind.chunks;
         if (begun) {
             uint32_t channels = min(kind.chunk, kind.c_in - chunk * kind.chunk);
-            if constexpr (TERMS > 0) {
-                multiply_warp<TERMS>(kind, unit, chunk, o0, channels, rows, pointwise, slots, args.bfloat, sums);
+            if constexpr (TENSOR) {
+                multiply_warp(kind, unit, chunk, o0, channels, rows, pointwise, slots, args.bfloat, sums);
             } else if (kind.pixels * kind.split > 16 * SEP_THREADS) {
                 // Eight pixels a thread, unless half of the threads would idle.
                 multiply_share<2>(kind, unit, tile, chunk, o0, channels, rows, pointwise, slots, sums);
@@ -220,7 +219,7 @@ DEVICE void forward_units(const SepForwardArgs &args) {
             }
         }
         BARRIER();
-        if (begun && last) store_sums<(TERMS > 0)>(kind, unit, tile, o0, sums);
+        if (begun && last) store_sums<TENSOR>(kind, unit, tile, o0, sums);
         if (!more) break;
         for (uint32_t i = threadIdx.x; i < kind.split * kind.chunk; i += SEP_THREADS) {
             uint32_t out = quotient(i, kind.chunk_magic), c = i - out * kind.chunk;
@@ -239,11 +238,10 @@ DEVICE void forward_units(const SepForwardArgs &args) {
 }
 
 // Kernels of 3 and 5 rows.
-KERNEL_RESIDENT(sep_unit_forward, SepForwardArgs, SEP_THREADS, SEP_RESIDENT) { forward_units<false, 0>(args); }
+KERNEL_RESIDENT(sep_unit_forward, SepForwardArgs, SEP_THREADS, SEP_RESIDENT) { forward_units<false, false>(args); }
 
 // The same with products on tensor cores.
-KERNEL_RESIDENT(sep_unit_forward_rounded, SepForwardArgs, SEP_THREADS, SEP_RESIDENT) { forward_units<false, 1>(args); }
-KERNEL_RESIDENT(sep_unit_forward_split, SepForwardArgs, SEP_THREADS, SEP_RESIDENT) { forward_units<false, 3>(args); }
+KERNEL_RESIDENT(sep_unit_forward_rounded, SepForwardArgs, SEP_THREADS, SEP_RESIDENT) { forward_units<false, true>(args); }
 
 // All others.
-KERNEL_RESIDENT(sep_unit_forward_large, SepForwardArgs, SEP_THREADS, 2) { forward_units<true, 0>(args); }
+KERNEL_RESIDENT(sep_unit_forward_large, SepForwardArgs, SEP_THREADS, 2) { forward_units<true, false>(args); }

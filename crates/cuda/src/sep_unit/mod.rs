@@ -25,11 +25,9 @@ mod tests;
 pub const KERNELS: &[&Kernel] = &[
     &forward::KERNEL,
     &forward::ROUNDED,
-    &forward::SPLIT,
     &forward::LARGE,
     &backward::KERNEL,
     &backward::ROUNDED,
-    &backward::SPLIT,
     &backward::LARGE,
     &input::KERNEL,
 ];

@@ -4,6 +4,9 @@
 //! Every cut that fits shared memory and threads is rated by the instructions that a thread would issue, and the cheapest
 //! is taken. The figures are estimates: a wrong one costs speed, never a result.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use super::UnitShape;
 use crate::args;
 use crate::images::Images;
@@ -408,7 +411,7 @@ fn backward_plan(images: Images, shape: UnitShape, launch: Launch, tile: Tile, c
 
 /// Whether products at this precision are made on tensor cores, where that is possible.
 pub(super) fn wants_tensor(precision: Precision) -> bool {
-    precision != Precision::F32 || option_env!("DARTS_SPLIT").is_some()
+    precision != Precision::F32
 }
 
 /// The plans of a launch's kinds, by `of`: on tensor cores where that is wanted and all of them can be; and whether they are.
@@ -436,19 +439,23 @@ pub(super) fn share_tiles(plans: &[Plan], launch: &[Vec<usize>]) -> Vec<u32> {
     let floats = plans.iter().map(|plan| plan.floats).max().unwrap_or(0);
     let room = MULTIPROCESSORS * (MULTIPROCESSOR / (floats + RESERVED)).clamp(1, BACKWARD_RESIDENT);
     let share = |per_block: u32| -> (Vec<u32>, usize) {
-        let (mut longest, mut all) = (0, 0);
+        // The blocks start in their order, each where one before has ended: when each place is free again.
+        let mut ends: BinaryHeap<Reverse<usize>> = (0..room).map(|_| Reverse(0)).collect();
+        let mut last = 0;
         let splits = plans.iter().zip(launch).map(|(&Plan { kind, instructions, .. }, same)| {
             let splits = kind.tiles.div_ceil(per_block).min(kind.splits);
             let block = kind.tiles.div_ceil(splits) as usize * instructions + ENDS;
-            longest = longest.max(block);
-            all += block * splits as usize * kind.chunks as usize * same.len();
+            for _ in 0..splits as usize * kind.chunks as usize * same.len() {
+                let Reverse(begin) = ends.pop().unwrap_or(Reverse(0));
+                ends.push(Reverse(begin + block));
+                last = last.max(begin + block);
+            }
             splits
         });
         let splits = splits.collect();
-        // Blocks that end at different times leave room at the end: half of the longest.
-        (splits, longest.max(all / room + longest / 2))
+        (splits, last)
     };
-    (1..=32).map(share).min_by_key(|&(_, cost)| cost).map_or_else(Vec::new, |(splits, _)| splits)
+    (1..=32).map(share).min_by_key(|&(_, end)| end).map_or_else(Vec::new, |(splits, _)| splits)
 }
 
 /// What forward and backward have in common.
