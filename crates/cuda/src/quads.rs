@@ -1,6 +1,9 @@
 //! Quads of channels, the gradient that arrives at an output, and products in shared memory: the host's half of
 //! `device/quads.cuh` and `device/product.cuh`. Pushes nothing.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use crate::args;
 use crate::channels::{pointer, vector};
 use crate::images::{Images, Upstream};
@@ -15,14 +18,14 @@ pub(crate) const THREADS: usize = 256;
 pub(crate) const SHARED_FLOATS: usize = 24 * 1024;
 
 /// Multiprocessors of a large device.
-pub(crate) const MULTIPROCESSORS: usize = 132;
+const MULTIPROCESSORS: usize = 132;
 
 /// Bytes that a multiprocessor moves while a warp waits to issue its next instruction: about 11 cycles, as measured, of 13 bytes.
 const BYTES: usize = 147;
 
 /// Shared memory of the largest device's multiprocessor, in floats, and what a block takes beside its own.
-pub(crate) const MULTIPROCESSOR: usize = 57 * 1024;
-pub(crate) const RESERVED: usize = 256;
+const MULTIPROCESSOR: usize = 57 * 1024;
+const RESERVED: usize = 256;
 
 args! {
     /// One gradient.
@@ -136,12 +139,34 @@ impl Filling {
     /// Warps wait most of the time, and as long as they do, a block costs those beside it nothing but the memory's time; most of
     /// the shorter of the two hides behind the longer.
     pub(crate) fn cost(self, blocks: usize, floats: usize, instructions: usize, bytes: usize) -> usize {
-        let resident = (MULTIPROCESSOR / (floats + RESERVED)).clamp(1, self.resident);
-        let memory = bytes * resident / BYTES;
+        let room = room(floats, self.resident);
+        let memory = bytes * (room / MULTIPROCESSORS) / BYTES;
         let (long, short) = (instructions.max(memory), instructions.min(memory));
-        // Fewer blocks than there is room for leave room.
-        (blocks * self.together).max(MULTIPROCESSORS * resident) * (long + short / 4) / resident
+        // As many rounds as it takes: the last one is as long as the others, however few blocks it has.
+        (blocks * self.together).div_ceil(room) * (long + short / 4)
     }
+}
+
+/// When a large device with `room` for so many blocks at once ends with these: how many take how long each, in the order in which
+/// they start.
+pub(crate) fn end_of(room: usize, blocks: impl Iterator<Item = (usize, usize)>) -> usize {
+    let mut ends: BinaryHeap<Reverse<usize>> = (0..room).map(|_| Reverse(0)).collect();
+    let mut last = 0;
+    for (count, time) in blocks {
+        for _ in 0..count {
+            // Where a block has ended first.
+            let Reverse(begin) = ends.pop().unwrap_or(Reverse(0));
+            last = last.max(begin + time);
+            ends.push(Reverse(begin + time));
+        }
+    }
+    last
+}
+
+/// Blocks that a large device has room for at once, if each takes `floats` of shared memory and registers allow `resident` on a
+/// multiprocessor.
+pub(crate) fn room(floats: usize, resident: usize) -> usize {
+    MULTIPROCESSORS * (MULTIPROCESSOR / (floats + RESERVED)).clamp(1, resident)
 }
 
 /// `c` cut into the fewest equal pieces of at most `limit`, a multiple of 4, then into more and more: the sizes of the pieces,
@@ -159,7 +184,7 @@ pub(crate) fn pieces(c: usize, limit: usize) -> impl Iterator<Item = usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{magic, pieces, shares_fit};
+    use super::{end_of, magic, pieces, shares_fit};
 
     #[test]
     fn quotients_are_exact() {
@@ -177,6 +202,14 @@ mod tests {
         assert_eq!(pieces(16, 64).collect::<Vec<_>>(), [16, 8, 4]);
         assert_eq!(pieces(1, 64).collect::<Vec<_>>(), [4]);
         assert_eq!(pieces(144, 64).collect::<Vec<_>>(), [48, 36, 32, 24, 20, 16, 12, 8, 4]);
+    }
+
+    #[test]
+    fn blocks_begin_where_others_have_ended() {
+        assert_eq!(end_of(4, [(4, 10)].into_iter()), 10);
+        assert_eq!(end_of(4, [(5, 10)].into_iter()), 20);
+        assert_eq!(end_of(2, [(2, 10), (4, 3)].into_iter()), 16);
+        assert_eq!(end_of(2, [(1, 10), (3, 3)].into_iter()), 10);
     }
 
     #[test]

@@ -98,7 +98,8 @@ DEVICE void multiply_pointwise_warp(const SepKind &kind, const Slot *slots, cons
     uint32_t first = 2 * (lane() / 4), c = 16 * n + 4 * (lane() % 4);
     for (uint32_t block = run; block < kind.pixels / 32 && run < step; block += step) {
         FragmentC acc[2][2] = {};
-        warp_multiply(dz + 32 * block, kind.pitch, pointwise + 16 * n, kind.chunk + SEP_PAD, kind.c_out, bfloat, acc);
+        warp_multiply(dz + 32 * block, kind.pitch, pointwise + 16 * n, kind.chunk + SEP_PAD_TENSOR, kind.c_out, bfloat,
+                      acc);
 #pragma unroll
         for (uint32_t m = 0; m < 2; m++) {
             uint32_t pixel = 32 * block + 16 * m + first;
@@ -211,7 +212,7 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     float *pointwise = shared + kind.pointwise_at;
     float *depthwise = shared + kind.depthwise_at;
     float *parts = shared + kind.taps_at;
-    uint32_t taps = kind.kernel * kind.kernel, pitch_w = kind.chunk + SEP_PAD;
+    uint32_t taps = kind.kernel * kind.kernel, pitch_w = kind.chunk + (TENSOR ? SEP_PAD_TENSOR : SEP_PAD);
     for (uint32_t i = threadIdx.x; i < channels * taps; i += SEP_THREADS) depthwise[i] = unit.depthwise[c0 * taps + i];
     for (uint32_t i = threadIdx.x; i < kind.c_out * kind.chunk; i += SEP_THREADS) {
         uint32_t o = quotient(i, kind.chunk_magic), c = i - o * kind.chunk;

@@ -13,7 +13,8 @@
 #define SEP_UNITS 16
 #define SEP_THREADS 256
 // Floats between a row of pointwise weights and the next, beyond those of a row.
-#define SEP_PAD 8
+#define SEP_PAD 4
+#define SEP_PAD_TENSOR 8
 
 // Blocks that share a multiprocessor: what registers allow without spills.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

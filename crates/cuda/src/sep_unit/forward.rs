@@ -1,6 +1,6 @@
 //! Lays down the forward pass of units. Checks nothing: `mod.rs` has.
 
-use super::plan::{self, Kind};
+use super::plan::{self, Kind, Plan};
 use super::{Forward, KINDS, UNITS, UnitForward, UnitShape, launches};
 use crate::args;
 use crate::channels::{pointer, vector};
@@ -16,10 +16,6 @@ pub(super) static LARGE: Kernel = Kernel::new("sep_unit_forward_large", 256);
 
 const WIDE_X: u32 = 1;
 const WIDE_Z: u32 = 2;
-
-/// Blocks of a launch that keep a large device busy: as long as there are more, one block computes several units of the same x,
-/// and loads it once.
-const BLOCKS: u32 = 256;
 
 args! {
     struct UnitArgs: 64 {
@@ -68,10 +64,21 @@ pub(super) fn push(program: &mut Program, images: Images, inputs: &[Forward], pr
         let of = |same: &Vec<usize>, launch| plan::forward(images, shapes[same[0]], launch);
         let small = shapes[launch[0][0]].is_small();
         let (plans, tensor) = plan::of_launch(&launch, small && plan::wants_tensor(precision), of);
-        for (same, plan) in launch.iter().zip(plans) {
+        let one_x = |(same, plan): (&Vec<usize>, &Plan)| {
+            let first = units[same[0]].0;
+            let reads_it = |input: &Forward| input.x == first.x && affine(input.affine) == affine(first.affine);
+            plan.holds_x() && same.iter().all(|&unit| reads_it(units[unit].0))
+        };
+        let shared: Vec<bool> = launch.iter().zip(&plans).map(one_x).collect();
+        let per_block = plan::share_x(&plans, &launch, &shared);
+        let mut blocks = 0;
+        for ((same, plan), per_block) in launch.iter().zip(plans).zip(per_block) {
             let mut kind = plan.kind;
             kind.first_unit = args.len() as u32;
             kind.units = same.len() as u32;
+            kind.per_block = per_block;
+            kind.first_block = blocks;
+            blocks += kind.tiles * kind.splits * kind.units.div_ceil(per_block);
             floats = floats.max(plan.floats);
             for &unit in same {
                 let (input, unit) = units[unit];
@@ -83,13 +90,8 @@ pub(super) fn push(program: &mut Program, images: Images, inputs: &[Forward], pr
                 });
                 args.push(unit_args(input, unit, partials));
             }
-            let shared = same.iter().all(|&unit| {
-                let (a, b) = (units[unit].0, units[same[0]].0);
-                a.x == b.x && affine(a.affine) == affine(b.affine)
-            });
-            kinds.push((kind, shared && kind.chunks == 1));
+            kinds.push(kind);
         }
-        let (kinds, blocks) = shared_blocks(&kinds);
         let mut all = ForwardArgs {
             n: images.n as u32,
             h: images.h as u32,
@@ -110,24 +112,6 @@ pub(super) fn push(program: &mut Program, images: Images, inputs: &[Forward], pr
         program.push(kernel, [blocks, 1, 1], 4 * floats as u32, &all);
     }
     fold::partials(program, &folds);
-}
-
-/// The kinds of a launch, of each whether its units read the same x, with the units of a block and the first blocks filled in; and the
-/// blocks of the launch.
-fn shared_blocks(kinds: &[(Kind, bool)]) -> (Vec<Kind>, u32) {
-    let most = kinds.iter().map(|(kind, _)| kind.units).max().unwrap_or(1);
-    let cut = |per_block: u32| {
-        let mut blocks = 0;
-        let cut = kinds.iter().map(|&(mut kind, shared)| {
-            kind.per_block = if shared { per_block.min(kind.units) } else { 1 };
-            kind.first_block = blocks;
-            blocks += kind.tiles * kind.splits * kind.units.div_ceil(kind.per_block);
-            kind
-        });
-        let cut = cut.collect();
-        (cut, blocks)
-    };
-    (2..=most).rev().map(cut).find(|&(_, blocks)| blocks >= BLOCKS).unwrap_or_else(|| cut(1))
 }
 
 /// Addresses of an affine; zeros if there is none.

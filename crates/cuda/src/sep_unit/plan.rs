@@ -4,16 +4,13 @@
 //! Every cut that fits shared memory and threads is rated by the instructions that a thread would issue, and the cheapest
 //! is taken. The figures are estimates: a wrong one costs speed, never a result.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
 use super::UnitShape;
 use crate::args;
 use crate::images::Images;
 use crate::precision::Precision;
 use crate::quads::{
-    Filling, MULTIPROCESSOR, MULTIPROCESSORS, RESERVED, SHARED_FLOATS, THREADS, column_sums_len, magic, pieces, shares_fit,
-    share_magic, shares_interleave, tile4_rounds,
+    Filling, SHARED_FLOATS, THREADS, column_sums_len, end_of, magic, pieces, room, share_magic, shares_fit,
+    shares_interleave, tile4_rounds,
 };
 
 args! {
@@ -195,7 +192,9 @@ const BACKWARD_RESIDENT: usize = 2;
 const ENDS: usize = 1000;
 
 /// Floats between a row of pointwise weights and the next, beyond those of a row.
-const PAD: usize = 8;
+const fn pad(tensor: bool) -> usize {
+    if tensor { 8 } else { 4 }
+}
 
 /// What a launch is cut for.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
@@ -237,8 +236,25 @@ pub(super) struct Plan {
     pub(super) kind: Kind,
     pub(super) floats: usize,
     cost: usize,
-    /// Instructions that a thread issues for a tile.
+    /// Instructions that a thread issues for a tile, and those of them that load x.
     instructions: usize,
+    load: usize,
+}
+
+impl Plan {
+    /// Whether x lies in shared memory whole, so that several units can read it there.
+    pub(super) const fn holds_x(&self) -> bool {
+        self.kind.chunks == 1
+    }
+
+    /// Blocks of the forward kernel that registers allow on a multiprocessor.
+    fn resident(&self) -> usize {
+        forward_resident(Window::new(self.kind.kernel as usize, self.kind.stride as usize, (self.kind.dilation * self.kind.step) as usize))
+    }
+}
+
+fn forward_resident(window: Window) -> usize {
+    if window.is_small() { 3 } else { 2 }
 }
 
 fn cheapest(plans: impl Iterator<Item = Plan>) -> Option<Plan> {
@@ -295,19 +311,20 @@ fn forward_plan(
     let pointwise_at = rows_at + chunk * pitch;
     // Sums over a block are added where the rows were, sums over warps have a place of their own.
     let scratch = if shares_interleave(split / 4) { 0 } else { column_sums_len(split / 4, groups(tile, split)) };
-    let depthwise_at = (pointwise_at + chunk * (split + PAD)).max(rows_at + scratch);
+    let depthwise_at = (pointwise_at + chunk * (split + pad(launch.tensor))).max(rows_at + scratch);
     let sums_at = depthwise_at + (chunk * shape.kernel * shape.kernel).next_multiple_of(4);
     let slots_at = sums_at + if scratch == 0 { THREADS } else { 0 };
     let floats = slots_at + tile.pixels();
     let (chunks, splits) = (shape.c_in.div_ceil(chunk), shape.c_out.div_ceil(split));
-    let load = tile4_rounds(tile.n * in_h * in_w, chunk) * 100 + (chunk * split).div_ceil(THREADS) * 16;
+    let load = tile4_rounds(tile.n * in_h * in_w, chunk) * 140;
+    let weights = (chunk * split).div_ceil(THREADS) * 16;
     let patches = (chunk * window.patches(tile)).div_ceil(THREADS) * window.patch_cost();
     let (product, rest) = if is_wide(tile, split) { (44, 500) } else { (24, 350) };
     // Between chunks, z is stored and loaded again.
-    let instructions = chunks * (load + patches + chunk * product + 300) + (chunks - 1) * 900 + rest;
+    let instructions = chunks * (load + weights + patches + chunk * product + 300) + (chunks - 1) * 900 + rest;
     let bytes =
         chunks * tile_bytes(images, (tile.n, in_h, in_w), chunk) + tile_bytes(out, (tile.n, tile.h, tile.w), split);
-    let filling = Filling { together: launch.together, resident: if window.is_small() { 3 } else { 2 } };
+    let filling = Filling { together: launch.together, resident: forward_resident(window) };
     let cost = filling.cost(tile.count(out) * splits, floats, instructions, bytes);
     let kind = Kind {
         split: split as u32,
@@ -320,7 +337,7 @@ fn forward_plan(
         share_magic: share_magic(split / 4),
         ..kind(out, shape, window, tile, chunk, pitch)
     };
-    Plan { kind, floats, cost, instructions }
+    Plan { kind, floats, cost, instructions, load }
 }
 
 /// The cut for the backward pass up to the depthwise convolution; none: its products cannot be made on tensor cores.
@@ -361,12 +378,12 @@ fn backward_plan(images: Images, shape: UnitShape, launch: Launch, tile: Tile, c
     let rows_at = chunk * plane;
     let dz = c_out * pitch;
     let slots = 2 * tile.pixels();
-    let rest = chunk * pitch + shape.c_out * (chunk + PAD) + (chunk * taps).next_multiple_of(4) + slots;
+    let rest = chunk * pitch + shape.c_out * (chunk + pad(launch.tensor)) + (chunk * taps).next_multiple_of(4) + slots;
     // A second tile of dz where there is room for it.
     let next_at = if rows_at + 2 * dz + rest <= SHARED_FLOATS { rows_at + dz } else { rows_at };
     let more_at = next_at + dz;
     let pointwise_at = more_at + chunk * pitch;
-    let depthwise_at = pointwise_at + shape.c_out * (chunk + PAD);
+    let depthwise_at = pointwise_at + shape.c_out * (chunk + pad(launch.tensor));
     let slots_at = depthwise_at + (chunk * taps).next_multiple_of(4);
     let end = slots_at + slots;
     // Parts of the depthwise gradient lie behind everything, or where there are but those of the end, in the place of everything.
@@ -406,7 +423,7 @@ fn backward_plan(images: Images, shape: UnitShape, launch: Launch, tile: Tile, c
         share_magic: share_magic(chunk / 4),
         ..kind(out, shape, window, tile, chunk, pitch)
     };
-    Plan { kind, floats, cost, instructions }
+    Plan { kind, floats, cost, instructions, load }
 }
 
 /// Whether products at this precision are made on tensor cores, where that is possible.
@@ -436,26 +453,36 @@ fn even_splits(tiles: usize, wanted: usize) -> usize {
 /// Blocks of the backward kernel that share the tiles of each kind of a launch: no more than their plans say, and such that a large
 /// device is soon done.
 pub(super) fn share_tiles(plans: &[Plan], launch: &[Vec<usize>]) -> Vec<u32> {
-    let floats = plans.iter().map(|plan| plan.floats).max().unwrap_or(0);
-    let room = MULTIPROCESSORS * (MULTIPROCESSOR / (floats + RESERVED)).clamp(1, BACKWARD_RESIDENT);
+    let room = room(plans.iter().map(|plan| plan.floats).max().unwrap_or(0), BACKWARD_RESIDENT);
     let share = |per_block: u32| -> (Vec<u32>, usize) {
-        // The blocks start in their order, each where one before has ended: when each place is free again.
-        let mut ends: BinaryHeap<Reverse<usize>> = (0..room).map(|_| Reverse(0)).collect();
-        let mut last = 0;
-        let splits = plans.iter().zip(launch).map(|(&Plan { kind, instructions, .. }, same)| {
-            let splits = kind.tiles.div_ceil(per_block).min(kind.splits);
-            let block = kind.tiles.div_ceil(splits) as usize * instructions + ENDS;
-            for _ in 0..splits as usize * kind.chunks as usize * same.len() {
-                let Reverse(begin) = ends.pop().unwrap_or(Reverse(0));
-                ends.push(Reverse(begin + block));
-                last = last.max(begin + block);
-            }
-            splits
+        let splits: Vec<u32> = plans.iter().map(|plan| plan.kind.tiles.div_ceil(per_block).min(plan.kind.splits)).collect();
+        let blocks = plans.iter().zip(launch).zip(&splits).map(|((plan, same), &splits)| {
+            let tiles = plan.kind.tiles.div_ceil(splits) as usize;
+            (splits as usize * plan.kind.chunks as usize * same.len(), tiles * plan.instructions + ENDS)
         });
-        let splits = splits.collect();
-        (splits, last)
+        let end = end_of(room, blocks);
+        (splits, end)
     };
     (1..=32).map(share).min_by_key(|&(_, end)| end).map_or_else(Vec::new, |(splits, _)| splits)
+}
+
+/// How many units of one x a block of the forward kernel computes: for every kind of a launch, of which `shared` says whether its units
+/// have one x, such that a large device is soon done.
+pub(super) fn share_x(plans: &[Plan], launch: &[Vec<usize>], shared: &[bool]) -> Vec<u32> {
+    let resident = plans.iter().map(|plan| plan.resident()).min().unwrap_or(1);
+    let room = room(plans.iter().map(|plan| plan.floats).max().unwrap_or(0), resident);
+    let share = |per_block: usize| -> (Vec<u32>, usize) {
+        let units = |(same, &shared): (&Vec<usize>, &bool)| if shared { per_block.min(same.len()) } else { 1 };
+        let per_block: Vec<usize> = launch.iter().zip(shared).map(units).collect();
+        let blocks = plans.iter().zip(launch).zip(&per_block).map(|((plan, same), &units)| {
+            let count = (plan.kind.tiles * plan.kind.splits) as usize * same.len().div_ceil(units);
+            (count, plan.load + units * (plan.instructions - plan.load))
+        });
+        let end = end_of(room, blocks);
+        (per_block.iter().map(|&units| units as u32).collect(), end)
+    };
+    let most = launch.iter().map(Vec::len).max().unwrap_or(1);
+    (1..=most).map(share).min_by_key(|&(_, end)| end).map_or_else(Vec::new, |(per_block, _)| per_block)
 }
 
 /// What forward and backward have in common.
