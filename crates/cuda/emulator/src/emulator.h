@@ -145,7 +145,6 @@ DEVICE void put4(float *p, float4 v) { *reinterpret_cast<float4 *>(emulator::ali
 DEVICE void store4(float *p, float4 v) { *reinterpret_cast<float4 *>(emulator::aligned(p, 16)) = v; }
 DEVICE float2 load2(const float *p) { return *reinterpret_cast<const float2 *>(emulator::aligned(p, 8)); }
 DEVICE void store2(float *p, float2 v) { *reinterpret_cast<float2 *>(emulator::aligned(p, 8)) = v; }
-DEVICE float relu(float v) { return v < 0.0f ? 0.0f : v; }
 DEVICE float4 make_float4(float x, float y, float z, float w) { return float4{x, y, z, w}; }
 DEVICE float2 make_float2(float x, float y) { return float2{x, y}; }
 DEVICE uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return uint4{x, y, z, w}; }
@@ -160,5 +159,6 @@ EMULATOR_MIN_MAX(uint64_t)
 #undef EMULATOR_MIN_MAX
 DEVICE float min(float a, float b) { return fminf(a, b); }
 DEVICE float max(float a, float b) { return fmaxf(a, b); }
+DEVICE float larger(float a, float b) { return a > b || a != a ? a : b; }
 DEVICE double min(double a, double b) { return fmin(a, b); }
 DEVICE double max(double a, double b) { return fmax(a, b); }

@@ -13,7 +13,7 @@ use darts_ops::{BnTerm, Images, Upstream, UpstreamTerm};
 fn pools() -> Vec<PoolShape> {
     let geometries = [(3, 1, 1), (3, 2, 1), (2, 2, 0), (5, 3, 2), (7, 1, 3), (1, 2, 0)];
     let of = |(kernel, stride, padding)| {
-        [(PoolKind::Max, false), (PoolKind::Average, true), (PoolKind::Max, true), (PoolKind::Average, false)]
+        [(PoolKind::Max, false), (PoolKind::Average, false), (PoolKind::Max, true), (PoolKind::Average, true)]
             .map(|(kind, relu)| PoolShape { kind, kernel, stride, padding, relu })
     };
     geometries.into_iter().flat_map(of).collect()
@@ -137,7 +137,9 @@ impl Gradients {
 
 #[test]
 fn emulator_pool_backward_matches_reference_where_windows_tie() {
-    for images in shapes() {
+    // One whose channels the kernel for windows of 3 × 3 takes in two runs.
+    let wide = Images { n: 1, h: 6, w: 33, c: 20 };
+    for images in shapes().into_iter().chain([wide]) {
         let x = coarse(images.len(), 1);
         let start = numbers(images.len(), 9);
         // Two pools after each other into one gradient, as a node has them; geometries may differ.
@@ -233,7 +235,6 @@ fn emulator_pool_backward_of_pools_with_gradients_of_their_own_matches_reference
 
 #[test]
 fn emulator_pool_takes_the_first_maximum_and_a_nan_is_the_maximum() {
-    let images = Images { n: 1, h: 2, w: 2, c: 1 };
     let shape = PoolShape::three_by_three(PoolKind::Max, 1);
     for (x, want) in [
         ([0.0; 4], [15.0, 0.0, 0.0, 0.0]),
@@ -241,20 +242,28 @@ fn emulator_pool_takes_the_first_maximum_and_a_nan_is_the_maximum() {
         ([f32::NEG_INFINITY; 4], [15.0, 0.0, 0.0, 0.0]),
         ([1.0, f32::NAN, 3.0, f32::NAN], [0.0, 15.0, 0.0, 0.0]),
     ] {
-        let (z, dx) = in_all_orders(|device| {
-            let (z, _) = forward(device, images, &x, &[shape]).remove(0);
-            let (x, grad) = (upload(device, &x), upload(device, &[1.0, 2.0, 4.0, 8.0]));
-            let dx = device.allocate(4).unwrap();
-            let terms = [pool::Term { grad, scale: None, sample_scale: None, bn: None }];
-            let shape = device_shape(shape);
-            let unit = pool::Backward { x, shape, z: View::none(), terms: &terms, dx, write: Write::Overwrite };
-            let mut program = Program::default();
-            pool::backward(&mut program, device_images(images), &[unit]);
-            device.run(&program).unwrap();
-            (z, device.downloaded(dx).unwrap())
-        });
-        assert_eq!(dx, want, "{x:?}");
-        let largest = if x.iter().any(|x| x.is_nan()) { f32::NAN } else { x.iter().copied().fold(x[0], f32::max) };
-        assert!(z.iter().all(|z| z.to_bits() == largest.to_bits() || (z.is_nan() && largest.is_nan())), "{z:?}");
+        // One channel and four have kernels of their own.
+        for c in [1, 4] {
+            let images = Images { n: 1, h: 2, w: 2, c };
+            let all = |values: [f32; 4]| values.into_iter().flat_map(|value| vec![value; c]).collect::<Vec<_>>();
+            let (x, want) = (all(x), all(want));
+            let (z, dx) = in_all_orders(|device| {
+                let (z, _) = forward(device, images, &x, &[shape]).remove(0);
+                let (x, grad) = (upload(device, &x), upload(device, &all([1.0, 2.0, 4.0, 8.0])));
+                let dx = device.allocate(images.len()).unwrap();
+                let terms = [pool::Term { grad, scale: None, sample_scale: None, bn: None }];
+                let shape = device_shape(shape);
+                let unit = pool::Backward { x, shape, z: View::none(), terms: &terms, dx, write: Write::Overwrite };
+                let mut program = Program::default();
+                pool::backward(&mut program, device_images(images), &[unit]);
+                let kernel = if c == 4 { "pool_backward_3x3" } else { "pool_backward" };
+                assert_eq!(program.launches[0].kernel.name, kernel);
+                device.run(&program).unwrap();
+                (z, device.downloaded(dx).unwrap())
+            });
+            assert_eq!(dx, want, "{x:?}");
+            let largest = if x.iter().any(|x| x.is_nan()) { f32::NAN } else { x.iter().copied().fold(x[0], f32::max) };
+            assert!(z.iter().all(|z| z.to_bits() == largest.to_bits() || (z.is_nan() && largest.is_nan())), "{z:?}");
+        }
     }
 }

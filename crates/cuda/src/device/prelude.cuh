@@ -14,7 +14,8 @@
 //   block_sum(v, shared)                all threads of the block; contains barriers
 //   load4, store4, load2, store2        16 and 8 bytes at once, so aligned
 //   put4                                store4 to shared memory
-//   relu(v)                             max(v, 0); NaN stays NaN
+//   larger(a, b)                        the larger of two floats; a NaN is larger than any number
+//   relu(v)                             larger(v, 0)
 //   bf16, to_float, to_bf16             storage in bfloat16, rounded to nearest even
 //   round_bf16(v)                       the nearest number in bfloat16, as a float
 //
@@ -59,11 +60,10 @@ DEVICE void put4(float *p, float4 v) {
     uint32_t address = (uint32_t)__cvta_generic_to_shared(p);
     asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
 }
-// max(v, 0); NaN stays NaN.
-DEVICE float relu(float v) {
-    float positive;
-    asm("max.NaN.f32 %0, %1, 0f00000000;" : "=f"(positive) : "f"(v));
-    return positive;
+DEVICE float larger(float a, float b) {
+    float c;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+    return c;
 }
 DEVICE float2 load2(const float *p) { return *reinterpret_cast<const float2 *>(p); }
 DEVICE void store2(float *p, float2 v) { *reinterpret_cast<float2 *>(p) = v; }
@@ -73,6 +73,8 @@ DEVICE void store2(float *p, float2 v) { *reinterpret_cast<float2 *>(p) = v; }
 #include "emulator.h"
 
 #endif
+
+DEVICE float relu(float v) { return larger(v, 0.0f); }
 
 // Lane of the thread in its warp, and warp of the thread in its block.
 DEVICE int lane() { return threadIdx.x & 31; }

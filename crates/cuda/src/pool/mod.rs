@@ -2,10 +2,11 @@
 //! divisor; and to store which cell won: backward looks for it again.
 //!
 //! Axes: x `[N, H, W, C]`, z `[N, H', W', C]` with H' = (H + 2p − k)/s + 1. Where `relu` is set, x is replaced by relu(x) first.
-//! The first maximum in scan order gets the whole gradient. All pools of a stage go in one launch.
+//! The first maximum in scan order gets the whole gradient. All pools of a stage go in one launch. Windows of 3 × 3, which a
+//! search is made of, have code of their own.
 
 use crate::args;
-use crate::channels::{self, pointer, rows, sum_rows_bytes, vector};
+use crate::channels::{self, pointer, sum_rows_bytes, vector};
 use crate::fold::{self, Fold};
 use crate::images::{Images, Write};
 use crate::program::{Kernel, Program, blocks};
@@ -13,12 +14,17 @@ use crate::view::View;
 
 static FORWARD: Kernel = Kernel::new("pool_forward", 256);
 static BACKWARD: Kernel = Kernel::new("pool_backward", 256);
+static BACKWARD_3X3: Kernel = Kernel::new("pool_backward_3x3", 128);
 
 /// The kernels of this module.
-pub const KERNELS: &[&Kernel] = &[&FORWARD, &BACKWARD];
+pub const KERNELS: &[&Kernel] = &[&FORWARD, &BACKWARD, &BACKWARD_3X3];
 
 const UNITS: usize = 16;
 const TERMS: usize = 64;
+/// Rows of a strip that a thread of the forward kernel takes where windows are 3 × 3, at stride 1 and 2.
+const STRIPS_3X3: [usize; 2] = [4, 2];
+/// Rows of x of a strip that a thread of the backward kernel takes where windows are 3 × 3.
+const BACKWARD_STRIP: usize = 4;
 /// Pixels that a thread of the forward kernel goes over before its block adds up, where there are many.
 const PIXELS: usize = 4;
 /// Blocks of the backward kernel that fill a large device.
@@ -44,9 +50,9 @@ args! {
         z: u64,
         partials: u64,
         shape: ShapeArgs,
+        strip: u32,
         chunk: u32,
         chunks: u32,
-        pad: u32,
     }
 
     struct ForwardArgs: 1040 {
@@ -150,6 +156,11 @@ impl PoolShape {
         }
     }
 
+    /// Whether the code for windows of 3 × 3 is for it.
+    fn is_3x3(self) -> bool {
+        self.kernel == 3 && self.padding == 1 && self.stride <= 2 && !self.relu
+    }
+
     /// Rows of z whose windows reach into a band of rows of x.
     fn rows_of_band(self, band: usize) -> usize {
         (band + self.kernel - 2) / self.stride + 1
@@ -199,9 +210,24 @@ pub struct Term {
     pub bn: Option<[View; 2]>,
 }
 
-fn chunk(out: Images) -> usize {
-    let rows = rows(out.c, out.c.is_multiple_of(4), FORWARD.threads);
-    channels::chunk(out.n, out.image_pixels(), rows, PIXELS)
+/// How threads of the forward kernel lie over an image of z.
+struct Strips {
+    /// Rows of a strip.
+    rows: usize,
+    /// Strips of a block.
+    chunk: usize,
+    /// Blocks of an image.
+    chunks: usize,
+}
+
+impl Strips {
+    fn new(out: Images, shape: PoolShape) -> Self {
+        let rows = if shape.is_3x3() { STRIPS_3X3[shape.stride - 1] } else { 1 };
+        let strips = out.h.div_ceil(rows) * out.w;
+        let threads = channels::rows(out.c, out.c.is_multiple_of(4), FORWARD.threads);
+        let chunk = channels::chunk(out.n, strips, threads, PIXELS / rows);
+        Self { rows, chunk, chunks: strips.div_ceil(chunk) }
+    }
 }
 
 /// Floats of scratch memory that [`forward`] wants for the sums of one pool of `shape`.
@@ -210,7 +236,7 @@ fn chunk(out: Images) -> usize {
 /// As [`PoolShape::output`].
 pub fn forward_scratch_len(images: Images, shape: PoolShape) -> usize {
     let out = shape.output(images);
-    2 * out.c * out.n * out.image_pixels().div_ceil(chunk(out))
+    2 * out.c * out.n * Strips::new(out, shape).chunks
 }
 
 /// z of all `pools`, which read inputs of one shape.
@@ -239,14 +265,15 @@ pub fn forward(program: &mut Program, images: Images, pools: &[Forward], scratch
                 folds.push(Fold { partials, sums });
                 partials
             });
+            let strips = Strips::new(out, pool.shape);
             units.push(ForwardUnit {
                 x: pool.x.address,
                 z: pool.z.address,
                 partials: pointer(partials),
                 shape: pool.shape.args(OPERATION, images),
-                chunk: chunk(out) as u32,
-                chunks: out.image_pixels().div_ceil(chunk(out)) as u32,
-                pad: 0,
+                strip: strips.rows as u32,
+                chunk: strips.chunk as u32,
+                chunks: strips.chunks as u32,
             });
         }
         let vector = vector(images.c, units.iter().flat_map(|unit| [unit.x, unit.z, unit.partials]));
@@ -275,6 +302,21 @@ struct Pieces {
     tile: usize,
     /// Floats of dz that the largest piece keeps in shared memory; it keeps as many bytes for the winners.
     gradients: usize,
+}
+
+/// The pieces of dx that blocks of the kernel for windows of 3 × 3 take: whole rows, so that neighbours are at hand. None if
+/// that kernel cannot do `pools`.
+fn pieces_3x3(images: Images, pools: &[Backward], vector: bool) -> Option<Pieces> {
+    let shape = pools[0].shape;
+    let adds = |pair: &[Backward]| pair[0].dx.address != pair[1].dx.address || pair[1].write == Write::Accumulate;
+    let (columns, packs, threads) = (shape.output(images).w, images.c / 4, BACKWARD_3X3.threads as usize);
+    let fits = pools.iter().all(|pool| pool.shape.is_3x3() && pool.shape.stride == shape.stride);
+    if !vector || !fits || !pools.windows(2).all(adds) || columns > threads {
+        return None;
+    }
+    let tile = packs.div_ceil(packs.div_ceil(threads / columns));
+    let strips = (threads / (columns * tile)).min(images.h.div_ceil(BACKWARD_STRIP));
+    Some(Pieces { band: BACKWARD_STRIP * strips, tile: 4 * tile, gradients: 0 })
 }
 
 impl Pieces {
@@ -374,8 +416,17 @@ fn push_backward(program: &mut Program, images: Images, pools: &[Backward]) {
     let of_units = units.iter().flat_map(|unit| [unit.x, unit.z, unit.dx]);
     let vector =
         vector(images.c, of_units.chain(terms.iter().flat_map(|term| [term.grad, term.scale, term.b, term.d])));
-    let shapes: Vec<PoolShape> = pools.iter().map(|pool| pool.shape).collect();
-    let pieces = Pieces::new(images, &shapes);
+    let (kernel, pieces, shared) = match pieces_3x3(images, pools, vector) {
+        Some(pieces) => {
+            (&BACKWARD_3X3, pieces, 3 * BACKWARD_STRIP as u32 * sum_rows_bytes(true, BACKWARD_3X3.threads, 1))
+        }
+        None => {
+            let shapes: Vec<PoolShape> = pools.iter().map(|pool| pool.shape).collect();
+            let pieces = Pieces::new(images, &shapes);
+            let shared = 5 * pieces.gradients as u32;
+            (&BACKWARD, pieces, shared)
+        }
+    };
     let tiles = images.c.div_ceil(pieces.tile);
     let mut args = BackwardArgs {
         h: images.h as u32,
@@ -394,7 +445,7 @@ fn push_backward(program: &mut Program, images: Images, pools: &[Backward]) {
     args.unit[..units.len()].copy_from_slice(&units);
     args.term[..terms.len()].copy_from_slice(&terms);
     let grid = [blocks(images.h, pieces.band as u32) * tiles as u32, images.n as u32, groups.len() as u32];
-    program.push(&BACKWARD, grid, (5 * pieces.gradients) as u32, &args);
+    program.push(kernel, grid, shared, &args);
 }
 
 #[cfg(test)]
