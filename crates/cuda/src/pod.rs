@@ -25,6 +25,16 @@ pub(crate) fn bytes<T: Pod>(values: &[T]) -> &[u8] {
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
 }
 
+/// The value that has these bytes.
+///
+/// # Panics
+/// If they are not as many as it has.
+pub(crate) fn value<T: Pod>(bytes: &[u8]) -> T {
+    assert_eq!(bytes.len(), size_of::<T>(), "the bytes of a value");
+    // SAFETY: as many bytes as `T` has, and every bit pattern is a `T: Pod`.
+    unsafe { bytes.as_ptr().cast::<T>().read_unaligned() }
+}
+
 /// The bytes of a slice, to be overwritten.
 pub(crate) fn bytes_mut<T: Pod>(values: &mut [T]) -> &mut [u8] {
     // SAFETY: as in `bytes`; and every bit pattern that is written is a `T`.

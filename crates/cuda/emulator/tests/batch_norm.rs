@@ -5,7 +5,7 @@
 mod common;
 
 use common::{assert_close, numbers, upload};
-use darts_cuda::{Backend, Memory, Program, View, batch_norm};
+use darts_cuda::{Backend, Memory, Program, View, batch_norm, fold};
 use darts_cuda_emulator::{TestDevice, in_all_orders};
 use darts_ops::batch_norm as reference;
 
@@ -103,6 +103,68 @@ fn emulator_batch_norm_statistics_match_reference() {
         assert_close(coefficients, &want, 1e-6, "coefficients");
         for (got, want) in running.iter().zip(&want_running) {
             assert_close(got, want, 1e-7, "running statistics");
+        }
+    }
+}
+
+/// Partial sums whose fold comes right before a norm, or is run before; entry 0 of the fold delivers to two norms.
+#[test]
+fn emulator_batch_norm_takes_over_the_fold_right_before_it() {
+    let (blocks, widths) = (150, [16, 17, 50]);
+    let partials = |c: usize| numbers(blocks * 2 * c, c as u64).into_iter().map(|x| x * x);
+    for backward in [false, true] {
+        let [together, apart] = [1, 2].map(|launches| {
+            in_all_orders(|device| {
+                let (mut fold, mut norm) = (Program::default(), Program::default());
+                let folds = widths.map(|c| fold::Fold {
+                    partials: upload(device, &partials(c).collect::<Vec<_>>()),
+                    sums: device.allocate(2 * c).unwrap(),
+                });
+                fold::partials(&mut fold, &folds);
+                let rest = if launches == 1 { &mut fold } else { &mut norm };
+                let entries = [0, 0, 1, 2].map(|index| {
+                    let c = widths[index];
+                    let coefficients = upload(device, &numbers(4 * c, 77));
+                    (folds[index].sums, coefficients, device.allocate(3 * c).unwrap())
+                });
+                if backward {
+                    let norms = entries.map(|(sums, coefficients, upstream)| batch_norm::Backward {
+                        sums,
+                        count: COUNT,
+                        norm: Some(batch_norm::NormBackward { coefficients, upstream, d_gamma: None, d_beta: None }),
+                        weight: None,
+                        training: true,
+                        d_weight: None,
+                    });
+                    batch_norm::backward(rest, &norms);
+                } else {
+                    batch_norm::statistics(
+                        rest,
+                        &entries.map(|(sums, coefficients, _)| batch_norm::Statistics {
+                            sums,
+                            count: COUNT,
+                            gamma: None,
+                            beta: None,
+                            running: None,
+                            coefficients,
+                        }),
+                    );
+                }
+                assert_eq!(fold.launches.len() + norm.launches.len(), launches);
+                device.run(&fold).unwrap();
+                device.run(&norm).unwrap();
+                let read = |view| device.downloaded(view).unwrap();
+                let sums = folds.map(|fold| device.downloaded(fold.sums).unwrap());
+                (sums, entries.map(|(_, coefficients, upstream)| read(if backward { upstream } else { coefficients })))
+            })
+        });
+        for (got, want) in together.0.iter().zip(&apart.0) {
+            for (got, want) in got.iter().zip(want) {
+                assert!((got - want).abs() <= 1e-12 * want, "a sum: got {got}, want {want}");
+            }
+        }
+        for (got, want) in together.1.iter().zip(&apart.1) {
+            assert_close(got, want, 1e-6, "a norm");
         }
     }
 }

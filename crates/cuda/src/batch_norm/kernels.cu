@@ -2,29 +2,39 @@
 // to touch an activation: it sees sums over N, H and W and vectors of C numbers.
 //
 // Axes: C channels. sums: [sum z | sum z*z] or [sum g | sum g*z], 2C f64. coefficients: mean | rstd | scale | shift, 4C.
-// upstream: scale | b | d of dz = scale*g + b*z + d, 3C. One entry per normalization, all in one launch.
-#include "prelude.cuh"
+// upstream: scale | b | d of dz = scale*g + b*z + d, 3C. One entry per normalization, all in one launch. partials [B, 2C],
+// null: sums hold what is wanted; otherwise they are first written, as a fold would have.
+#include "fold.cuh"
 
 #define NORM_ENTRIES 40
+// Channels of a block of norm_statistics; threads that share a sum.
+#define NORM_CHANNELS 8
+#define NORM_ROWS 16
+#define NORM_THREADS (2 * NORM_CHANNELS * NORM_ROWS)
+// The same of norm_backward, for whose sums one block goes over all channels.
+#define NORM_BACKWARD_COLUMNS 32
+#define NORM_BACKWARD_ROWS 16
+#define NORM_BACKWARD_THREADS (NORM_BACKWARD_COLUMNS * NORM_BACKWARD_ROWS)
 #define NORM_EPS 1e-5
 #define NORM_MOMENTUM 0.1
 
 // Null gamma: 1, null beta: 0; null running_mean: running statistics stay as they are (statistics).
 struct NormForward {
-    const double *sums;
+    double *sums;
+    const float *partials;
     const float *gamma;
     const float *beta;
     float *running_mean;
     float *running_var;
     float *coefficients;
     double count;
-    uint32_t channels, pad;
+    uint32_t channels, blocks;
 };
 
 struct NormForwardArgs {
     NormForward entry[NORM_ENTRIES];
 };
-static_assert(sizeof(NormForwardArgs) == 64 * NORM_ENTRIES, "layout of NormForwardArgs");
+static_assert(sizeof(NormForwardArgs) == 72 * NORM_ENTRIES, "layout of NormForwardArgs");
 
 DEVICE void norm_set(const NormForward& entry, uint32_t channel, double mean, double var) {
     double rstd = 1.0 / sqrt(var + NORM_EPS);
@@ -38,13 +48,27 @@ DEVICE void norm_set(const NormForward& entry, uint32_t channel, double mean, do
 }
 
 // Coefficients from the batch's sums: overwritten. Running statistics, where given: moved towards the batch's, with its
-// unbiased variance. Grid: runs of blockDim.x channels of the widest entry, entries.
-KERNEL(norm_statistics, NormForwardArgs, 128) {
+// unbiased variance. Grid: runs of NORM_CHANNELS channels of the widest entry, entries.
+KERNEL(norm_statistics, NormForwardArgs, NORM_THREADS) {
+    DYN_SMEM(double, shared);
     NormForward entry = args.entry[blockIdx.y];
-    uint32_t channel = blockIdx.x * blockDim.x + threadIdx.x;
-    if (channel < entry.channels) {
-        double mean = entry.sums[channel] / entry.count;
-        double var = entry.sums[entry.channels + channel] / entry.count - mean * mean;
+    // The two sums of a channel are columns NORM_CHANNELS apart.
+    uint32_t column = threadIdx.x % (2 * NORM_CHANNELS), row = threadIdx.x / (2 * NORM_CHANNELS);
+    uint32_t channel = blockIdx.x * NORM_CHANNELS + column % NORM_CHANNELS;
+    uint32_t index = column / NORM_CHANNELS * entry.channels + channel;
+    bool there = channel < entry.channels;
+    double sum = 0.0;
+    if (there && entry.partials) {
+        sum = fold_column<NORM_ROWS>(entry.partials, entry.blocks, 2 * entry.channels, index, row);
+    } else if (there && row == 0) {
+        sum = entry.sums[index];
+    }
+    fold_rows<NORM_ROWS, 2 * NORM_CHANNELS>(shared, sum);
+    if (there && row == 0 && entry.partials) entry.sums[index] = shared[column];
+    BARRIER();
+    if (there && threadIdx.x < NORM_CHANNELS) {
+        double mean = shared[column] / entry.count;
+        double var = shared[NORM_CHANNELS + column] / entry.count - mean * mean;
         // Written so that NaN stays NaN: a loss that has blown up must show.
         if (var < 0.0) var = 0.0;
         norm_set(entry, channel, mean, var);
@@ -58,7 +82,7 @@ KERNEL(norm_statistics, NormForwardArgs, 128) {
     }
 }
 
-// Coefficients from running statistics, which stay as they are. Grid as norm_statistics.
+// Coefficients from running statistics, which stay as they are. Grid: runs of blockDim.x channels of the widest entry, entries.
 KERNEL(norm_from_running, NormForwardArgs, 128) {
     NormForward entry = args.entry[blockIdx.y];
     uint32_t channel = blockIdx.x * blockDim.x + threadIdx.x;
@@ -70,7 +94,8 @@ KERNEL(norm_from_running, NormForwardArgs, 128) {
 // Null coefficients: no normalization, only the gradient of the operation's weight is wanted. Null weight: 1. upstream,
 // d_gamma, d_beta: overwritten. d_weight: added to.
 struct NormBackward {
-    const double *sums;
+    double *sums;
+    const float *partials;
     const float *coefficients;
     const float *weight;
     float *upstream;
@@ -79,18 +104,30 @@ struct NormBackward {
     float *d_weight;
     double count;
     uint32_t channels, training;
+    uint32_t blocks, pad;
 };
 
 struct NormBackwardArgs {
     NormBackward entry[NORM_ENTRIES];
 };
-static_assert(sizeof(NormBackwardArgs) == 72 * NORM_ENTRIES, "layout of NormBackwardArgs");
+static_assert(sizeof(NormBackwardArgs) == 88 * NORM_ENTRIES, "layout of NormBackwardArgs");
 
 // Grid: entries. A block walks over all channels of its entry, so that the weight's gradient has one fixed order.
-KERNEL(norm_backward, NormBackwardArgs, 128) {
+KERNEL(norm_backward, NormBackwardArgs, NORM_BACKWARD_THREADS) {
     DYN_SMEM(double, shared);
     NormBackward entry = args.entry[blockIdx.x];
     uint32_t c = entry.channels;
+    if (entry.partials) {
+        uint32_t row = threadIdx.x / NORM_BACKWARD_COLUMNS;
+        for (uint32_t start = 0; start < 2 * c; start += NORM_BACKWARD_COLUMNS) {
+            uint32_t column = start + threadIdx.x % NORM_BACKWARD_COLUMNS;
+            bool there = column < 2 * c;
+            double sum = there ? fold_column<NORM_BACKWARD_ROWS>(entry.partials, entry.blocks, 2 * c, column, row) : 0.0;
+            fold_rows<NORM_BACKWARD_ROWS, NORM_BACKWARD_COLUMNS>(shared, sum);
+            if (there && row == 0) entry.sums[column] = shared[threadIdx.x];
+            BARRIER();
+        }
+    }
     double weight = entry.weight ? (double)*entry.weight : 1.0;
     double d_weight = 0.0;
     for (uint32_t channel = threadIdx.x; channel < c; channel += blockDim.x) {

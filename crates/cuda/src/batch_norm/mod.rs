@@ -1,27 +1,34 @@
 //! Batch normalization as per-channel arithmetic: kernels deliver sums per channel, these turn them into coefficients, and
 //! kernels apply those coefficients while they read. Refuses to touch an activation. The formulas are those of
-//! `darts_ops::batch_norm`; all normalizations of a stage go in one launch.
+//! `darts_ops::batch_norm`; all normalizations of a stage go in one launch, and with them the fold that delivers their sums, where
+//! it comes right before.
 //!
 //! *Coefficients* are a vector mean | rstd | scale | shift of 4·C, *upstream* a vector scale | b | d of 3·C.
 
 use crate::args;
 use crate::channels::pointer;
+use crate::fold::{self, FoldEntry};
 use crate::images::Affine;
 use crate::program::{Kernel, Program, blocks};
 use crate::view::View;
 
-static STATISTICS: Kernel = Kernel::new("norm_statistics", 128);
+static STATISTICS: Kernel = Kernel::new("norm_statistics", 256);
 static FROM_RUNNING: Kernel = Kernel::new("norm_from_running", 128);
-static BACKWARD: Kernel = Kernel::new("norm_backward", 128);
+static BACKWARD: Kernel = Kernel::new("norm_backward", 512);
 
 /// The kernels of this module.
 pub const KERNELS: &[&Kernel] = &[&STATISTICS, &FROM_RUNNING, &BACKWARD];
 
 const ENTRIES: usize = 40;
+/// Channels of a block of `norm_statistics`.
+const CHANNELS: u32 = 8;
+/// Partial sums that the one block of an entry of `norm_backward` folds as fast as many blocks would.
+const BACKWARD_PARTIALS: u64 = 16 * 1024;
 
 args! {
-    struct ForwardEntry: 64 {
+    struct ForwardEntry: 72 {
         sums: u64,
+        partials: u64,
         gamma: u64,
         beta: u64,
         running_mean: u64,
@@ -29,15 +36,16 @@ args! {
         coefficients: u64,
         count: f64,
         channels: u32,
-        pad: u32,
+        blocks: u32,
     }
 
-    struct ForwardArgs: 2560 {
+    struct ForwardArgs: 2880 {
         entry: [ForwardEntry; ENTRIES],
     }
 
-    struct BackwardEntry: 72 {
+    struct BackwardEntry: 88 {
         sums: u64,
+        partials: u64,
         coefficients: u64,
         weight: u64,
         upstream: u64,
@@ -47,9 +55,11 @@ args! {
         count: f64,
         channels: u32,
         training: u32,
+        blocks: u32,
+        pad: u32,
     }
 
-    struct BackwardArgs: 2880 {
+    struct BackwardArgs: 3520 {
         entry: [BackwardEntry; ENTRIES],
     }
 }
@@ -147,7 +157,13 @@ pub fn statistics(program: &mut Program, norms: &[Statistics]) {
         let entry = forward_entry(OPERATION, norm.coefficients, norm.gamma, norm.beta, norm.running);
         ForwardEntry { sums: norm.sums.address, count: norm.count as f64, ..entry }
     };
-    push_forward(program, &STATISTICS, norms.iter().map(entry).collect());
+    let mut entries: Vec<ForwardEntry> = norms.iter().map(entry).collect();
+    let folds = fold::take_last(program, |fold| norms.iter().any(|norm| delivers(fold, norm.sums)));
+    for (entry, norm) in entries.iter_mut().zip(norms) {
+        (entry.partials, entry.blocks) = partials(&folds, norm.sums);
+    }
+    let shared = STATISTICS.threads * size_of::<f64>() as u32;
+    push_forward(program, &STATISTICS, CHANNELS, shared, &entries);
 }
 
 /// Coefficients of all `norms` from their running statistics, which stay as they are.
@@ -159,7 +175,17 @@ pub fn from_running(program: &mut Program, norms: &[Running]) {
         let running = Some(norm.running);
         forward_entry("batch_norm::from_running", norm.coefficients, norm.gamma, norm.beta, running)
     };
-    push_forward(program, &FROM_RUNNING, norms.iter().map(entry).collect());
+    let entries: Vec<ForwardEntry> = norms.iter().map(entry).collect();
+    push_forward(program, &FROM_RUNNING, FROM_RUNNING.threads, 0, &entries);
+}
+
+fn delivers(fold: &FoldEntry, sums: View<f64>) -> bool {
+    (fold.sums, fold.len as usize) == (sums.address, sums.len)
+}
+
+/// Address and blocks of the partial sums that add up to `sums`, where they are among `folds`; otherwise zeros.
+fn partials(folds: &[FoldEntry], sums: View<f64>) -> (u64, u32) {
+    folds.iter().find(|fold| delivers(fold, sums)).map_or((0, 0), |fold| (fold.partials, fold.blocks))
 }
 
 fn forward_entry(
@@ -176,6 +202,7 @@ fn forward_entry(
     }
     ForwardEntry {
         sums: 0,
+        partials: 0,
         gamma: pointer(gamma),
         beta: pointer(beta),
         running_mean: pointer(running.map(|r| r[0])),
@@ -183,17 +210,18 @@ fn forward_entry(
         coefficients: coefficients.address,
         count: 0.0,
         channels: c as u32,
-        pad: 0,
+        blocks: 0,
     }
 }
 
-fn push_forward(program: &mut Program, kernel: &'static Kernel, entries: Vec<ForwardEntry>) {
+/// `channels`: of a block.
+fn push_forward(program: &mut Program, kernel: &'static Kernel, channels: u32, shared: u32, entries: &[ForwardEntry]) {
     for entries in entries.chunks(ENTRIES) {
         let mut args = ForwardArgs { entry: [entries[0]; ENTRIES] };
         args.entry[..entries.len()].copy_from_slice(entries);
         let widest = entries.iter().map(|entry| entry.channels).max().unwrap_or(0);
-        let grid = [blocks(widest as usize, kernel.threads), entries.len() as u32, 1];
-        program.push(kernel, grid, 0, &args);
+        let grid = [blocks(widest as usize, channels), entries.len() as u32, 1];
+        program.push(kernel, grid, shared, &args);
     }
 }
 
@@ -208,16 +236,20 @@ pub fn backward(program: &mut Program, norms: &[Backward]) {
     let mut weights: Vec<u64> = norms.iter().filter_map(|norm| norm.d_weight.map(|d| d.address)).collect();
     weights.sort_unstable();
     assert!(weights.windows(2).all(|pair| pair[0] != pair[1]), "{OPERATION}: a weight that stands for two operations");
+    let folds = fold::take_last(program, |fold| {
+        let few = u64::from(fold.blocks) * u64::from(fold.len) <= BACKWARD_PARTIALS;
+        few && norms.iter().any(|norm| delivers(fold, norm.sums))
+    });
     for norms in norms.chunks(ENTRIES) {
-        let entries: Vec<BackwardEntry> = norms.iter().map(|norm| backward_entry(OPERATION, norm)).collect();
+        let entries: Vec<BackwardEntry> = norms.iter().map(|norm| backward_entry(OPERATION, norm, &folds)).collect();
         let mut args = BackwardArgs { entry: [entries[0]; ENTRIES] };
         args.entry[..entries.len()].copy_from_slice(&entries);
-        let shared = BACKWARD.threads / 32 * size_of::<f64>() as u32;
+        let shared = BACKWARD.threads * size_of::<f64>() as u32;
         program.push(&BACKWARD, [entries.len() as u32, 1, 1], shared, &args);
     }
 }
 
-fn backward_entry(operation: &str, backward: &Backward) -> BackwardEntry {
+fn backward_entry(operation: &str, backward: &Backward, folds: &[FoldEntry]) -> BackwardEntry {
     let c = backward.sums.len / 2;
     assert_eq!(backward.sums.len, 2 * c, "{operation}: sums must hold [Σg | Σg·z]");
     assert!(backward.count > 0, "{operation}: no elements were normalized");
@@ -228,8 +260,10 @@ fn backward_entry(operation: &str, backward: &Backward) -> BackwardEntry {
         let fits = |view: Option<View>| view.is_none_or(|view| view.len == c);
         assert!(fits(norm.d_gamma) && fits(norm.d_beta), "{operation}: gradients of γ and β of {c} channels");
     }
+    let (partials, blocks) = partials(folds, backward.sums);
     BackwardEntry {
         sums: backward.sums.address,
+        partials,
         coefficients: pointer(backward.norm.map(|norm| norm.coefficients)),
         weight: pointer(backward.weight),
         upstream: pointer(backward.norm.map(|norm| norm.upstream)),
@@ -239,5 +273,7 @@ fn backward_entry(operation: &str, backward: &Backward) -> BackwardEntry {
         count: backward.count as f64,
         channels: c as u32,
         training: backward.training.into(),
+        blocks,
+        pad: 0,
     }
 }

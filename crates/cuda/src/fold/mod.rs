@@ -1,6 +1,7 @@
 //! Adds up, in f64 and in a fixed order, the partial sums that the blocks of a kernel leave. Knows no operation.
 
 use crate::args;
+use crate::pod;
 use crate::program::{Kernel, Program, blocks};
 use crate::view::View;
 
@@ -16,11 +17,11 @@ const COLUMNS: u32 = 8;
 const WEIGHTS_COLUMNS: u32 = 32;
 
 args! {
-    struct FoldEntry: 24 {
-        partials: u64,
-        sums: u64,
-        blocks: u32,
-        len: u32,
+    pub(crate) struct FoldEntry: 24 {
+        pub(crate) partials: u64,
+        pub(crate) sums: u64,
+        pub(crate) blocks: u32,
+        pub(crate) len: u32,
     }
 
     struct FoldArgs: 3072 {
@@ -53,6 +54,19 @@ pub struct FoldWeights {
 pub fn partials(program: &mut Program, entries: &[Fold]) {
     let entries: Vec<_> = entries.iter().map(|entry| (entry.partials, entry.sums.address, entry.sums.len)).collect();
     push(program, &FOLD, COLUMNS, &entries);
+}
+
+/// The entries of the program's last launch, if that folds partial sums and all of them are `wanted`. The launch is gone then: who
+/// takes them folds them, and so saves a launch and the time between two.
+pub(crate) fn take_last(program: &mut Program, wanted: impl Fn(&FoldEntry) -> bool) -> Vec<FoldEntry> {
+    let Some(last) = program.launches.last().filter(|last| last.kernel == &FOLD) else { return Vec::new() };
+    let args: FoldArgs = pod::value(&last.args);
+    let entries = &args.entry[..last.grid[1] as usize];
+    if !entries.iter().all(wanted) {
+        return Vec::new();
+    }
+    program.launches.pop();
+    entries.to_vec()
 }
 
 /// As [`partials`].
