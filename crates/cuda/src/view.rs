@@ -53,6 +53,12 @@ impl<T> View<T> {
         self.len * size_of::<T>()
     }
 
+    /// Whether some byte belongs to both.
+    pub(crate) const fn overlaps<U>(self, other: View<U>) -> bool {
+        let (end, other_end) = (self.address + self.bytes() as u64, other.address + other.bytes() as u64);
+        self.address < other_end && other.address < end
+    }
+
     /// The same bytes as elements of another type.
     ///
     /// # Panics

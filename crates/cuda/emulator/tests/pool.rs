@@ -93,6 +93,35 @@ fn emulator_pool_forward_without_sums_writes_the_same_z() {
     assert_eq!(z, want);
 }
 
+#[test]
+fn emulator_pool_forward_after_another_folds_the_sums_of_both_unless_they_share_scratch_memory() {
+    let images = Images { n: 2, h: 4, w: 5, c: 6 };
+    let shape = PoolShape::three_by_three(PoolKind::Average, 1);
+    let x = numbers(images.len(), 1);
+    for (scratches, launches) in [(2, 3), (1, 4)] {
+        let sums = in_all_orders(|device| {
+            let (x, on_device, shape) = (upload(device, &x), device_images(images), device_shape(shape));
+            let len = pool::forward_scratch_len(on_device, shape);
+            let scratch: View = device.allocate(scratches * len).unwrap();
+            let mut program = Program::default();
+            let sums = [0, scratches - 1].map(|index| {
+                let sums = device.allocate(2 * images.c).unwrap();
+                let unit = pool::Forward { x, shape, z: device.allocate(images.len()).unwrap(), sums: Some(sums) };
+                pool::forward(&mut program, on_device, &[unit], scratch.slice(index * len..(index + 1) * len));
+                sums
+            });
+            assert_eq!(program.launches.len(), launches);
+            device.run(&program).unwrap();
+            sums.map(|sums| device.downloaded(sums).unwrap())
+        });
+        let (mut z, mut want) = (vec![0.0; images.len()], vec![0.0; 2 * images.c]);
+        reference::forward(images, &x, shape, &mut z, Some(&mut want));
+        for got in &sums {
+            assert_sums_close(got, &want, images.image_pixels(), "sums");
+        }
+    }
+}
+
 /// Two gradients with coefficients of a batch norm each, as two edges out of a node leave them.
 struct Gradients {
     grads: [Vec<f32>; 2],

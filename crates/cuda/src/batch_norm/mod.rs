@@ -7,7 +7,7 @@
 
 use crate::args;
 use crate::channels::pointer;
-use crate::fold::{self, FoldEntry};
+use crate::fold::{self, Fold};
 use crate::images::Affine;
 use crate::program::{Kernel, Program, blocks};
 use crate::view::View;
@@ -23,7 +23,7 @@ const ENTRIES: usize = 40;
 /// Channels of a block of `norm_statistics`.
 const CHANNELS: u32 = 8;
 /// Partial sums that the one block of an entry of `norm_backward` folds as fast as many blocks would.
-const BACKWARD_PARTIALS: u64 = 16 * 1024;
+const BACKWARD_PARTIALS: usize = 16 * 1024;
 
 args! {
     struct ForwardEntry: 72 {
@@ -158,7 +158,7 @@ pub fn statistics(program: &mut Program, norms: &[Statistics]) {
         ForwardEntry { sums: norm.sums.address, count: norm.count as f64, ..entry }
     };
     let mut entries: Vec<ForwardEntry> = norms.iter().map(entry).collect();
-    let folds = fold::take_last(program, |fold| norms.iter().any(|norm| delivers(fold, norm.sums)));
+    let folds = fold::take_last(program, |fold| norms.iter().any(|norm| fold.sums == norm.sums));
     for (entry, norm) in entries.iter_mut().zip(norms) {
         (entry.partials, entry.blocks) = partials(&folds, norm.sums);
     }
@@ -179,13 +179,12 @@ pub fn from_running(program: &mut Program, norms: &[Running]) {
     push_forward(program, &FROM_RUNNING, FROM_RUNNING.threads, 0, &entries);
 }
 
-fn delivers(fold: &FoldEntry, sums: View<f64>) -> bool {
-    (fold.sums, fold.len as usize) == (sums.address, sums.len)
-}
-
 /// Address and blocks of the partial sums that add up to `sums`, where they are among `folds`; otherwise zeros.
-fn partials(folds: &[FoldEntry], sums: View<f64>) -> (u64, u32) {
-    folds.iter().find(|fold| delivers(fold, sums)).map_or((0, 0), |fold| (fold.partials, fold.blocks))
+fn partials(folds: &[Fold], sums: View<f64>) -> (u64, u32) {
+    folds
+        .iter()
+        .find(|fold| fold.sums == sums)
+        .map_or((0, 0), |fold| (fold.partials.address, (fold.partials.len / fold.sums.len) as u32))
 }
 
 fn forward_entry(
@@ -237,8 +236,7 @@ pub fn backward(program: &mut Program, norms: &[Backward]) {
     weights.sort_unstable();
     assert!(weights.windows(2).all(|pair| pair[0] != pair[1]), "{OPERATION}: a weight that stands for two operations");
     let folds = fold::take_last(program, |fold| {
-        let few = u64::from(fold.blocks) * u64::from(fold.len) <= BACKWARD_PARTIALS;
-        few && norms.iter().any(|norm| delivers(fold, norm.sums))
+        fold.partials.len <= BACKWARD_PARTIALS && norms.iter().any(|norm| fold.sums == norm.sums)
     });
     for norms in norms.chunks(ENTRIES) {
         let entries: Vec<BackwardEntry> = norms.iter().map(|norm| backward_entry(OPERATION, norm, &folds)).collect();
@@ -249,7 +247,7 @@ pub fn backward(program: &mut Program, norms: &[Backward]) {
     }
 }
 
-fn backward_entry(operation: &str, backward: &Backward, folds: &[FoldEntry]) -> BackwardEntry {
+fn backward_entry(operation: &str, backward: &Backward, folds: &[Fold]) -> BackwardEntry {
     let c = backward.sums.len / 2;
     assert_eq!(backward.sums.len, 2 * c, "{operation}: sums must hold [Σg | Σg·z]");
     assert!(backward.count > 0, "{operation}: no elements were normalized");

@@ -17,11 +17,11 @@ const COLUMNS: u32 = 8;
 const WEIGHTS_COLUMNS: u32 = 32;
 
 args! {
-    pub(crate) struct FoldEntry: 24 {
-        pub(crate) partials: u64,
-        pub(crate) sums: u64,
-        pub(crate) blocks: u32,
-        pub(crate) len: u32,
+    struct FoldEntry: 24 {
+        partials: u64,
+        sums: u64,
+        blocks: u32,
+        len: u32,
     }
 
     struct FoldArgs: 3072 {
@@ -56,17 +56,21 @@ pub fn partials(program: &mut Program, entries: &[Fold]) {
     push(program, &FOLD, COLUMNS, &entries);
 }
 
-/// The entries of the program's last launch, if that folds partial sums and all of them are `wanted`. The launch is gone then: who
+/// What the program's last launch folds, if that folds partial sums and all of them are `wanted`. The launch is gone then: who
 /// takes them folds them, and so saves a launch and the time between two.
-pub(crate) fn take_last(program: &mut Program, wanted: impl Fn(&FoldEntry) -> bool) -> Vec<FoldEntry> {
+pub(crate) fn take_last(program: &mut Program, wanted: impl Fn(&Fold) -> bool) -> Vec<Fold> {
     let Some(last) = program.launches.last().filter(|last| last.kernel == &FOLD) else { return Vec::new() };
     let args: FoldArgs = pod::value(&last.args);
-    let entries = &args.entry[..last.grid[1] as usize];
-    if !entries.iter().all(wanted) {
+    let fold = |entry: &FoldEntry| {
+        let len = entry.len as usize;
+        Fold { partials: View::at(entry.partials, entry.blocks as usize * len), sums: View::at(entry.sums, len) }
+    };
+    let folds: Vec<Fold> = args.entry[..last.grid[1] as usize].iter().map(fold).collect();
+    if !folds.iter().all(wanted) {
         return Vec::new();
     }
     program.launches.pop();
-    entries.to_vec()
+    folds
 }
 
 /// As [`partials`].
