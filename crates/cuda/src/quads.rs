@@ -142,8 +142,15 @@ impl Filling {
         let room = room(floats, self.resident);
         let memory = bytes * (room / MULTIPROCESSORS) / BYTES;
         let (long, short) = (instructions.max(memory), instructions.min(memory));
-        // As many rounds as it takes: the last one is as long as the others, however few blocks it has.
-        (blocks * self.together).div_ceil(room) * (long + short / 4)
+        // Fewer blocks than there is room for leave room.
+        (blocks * self.together).max(room) * (long + short / 4) / (room / MULTIPROCESSORS)
+    }
+
+    /// The same for a kernel whose blocks take long: its last round is as long as the others, however few blocks it has.
+    pub(crate) fn cost_in_rounds(self, blocks: usize, floats: usize, instructions: usize, bytes: usize) -> usize {
+        let room = room(floats, self.resident);
+        let rounds = (blocks * self.together).div_ceil(room);
+        Self { together: 1, ..self }.cost(rounds * room, floats, instructions, bytes)
     }
 }
 

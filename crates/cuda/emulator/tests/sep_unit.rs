@@ -370,9 +370,14 @@ fn emulator_sep_unit_matches_reference_at_sizes_of_the_search() {
 #[test]
 fn emulator_sep_unit_rounds_factors_of_its_products() {
     for (precision, tolerance) in [(Precision::Tf32, 1e-3), (Precision::Bf16, 1e-2)] {
-        for (n, h, w, c_in, c_out) in
-            [(1, 32, 32, 16, 16), (1, 16, 16, 32, 32), (3, 8, 8, 64, 64), (1, 9, 14, 16, 48), (2, 7, 5, 64, 16), (1, 4, 4, 17, 32)]
-        {
+        for (n, h, w, c_in, c_out) in [
+            (1, 32, 32, 16, 16),
+            (1, 16, 16, 32, 32),
+            (3, 8, 8, 64, 64),
+            (1, 9, 14, 16, 48),
+            (2, 7, 5, 64, 16),
+            (1, 4, 4, 17, 32),
+        ] {
             let images = Images { n, h, w, c: c_in };
             let shapes = [shape(3, 1, 1, c_in, c_out), shape(5, 2, 1, c_in, c_out), shape(7, 1, 1, c_in, c_out)];
             let mut input = Input::new(images, true, &shapes, Write::Overwrite, 60);

@@ -60,7 +60,7 @@ DEVICE void load_upstream(const SepKind &kind, const Slot *slots, const Upstream
 template <int V>
 DEVICE void multiply_pointwise(const SepKind &kind, const Slot *slots, const SepBackward &unit, uint32_t c0, uint32_t channels,
                                const float *dz, const float *pointwise, float *g, bool keep) {
-    uint32_t pitch_w = kind.chunk + SEP_PAD, columns = kind.chunk / 4, groups = (kind.pixels + 4 * V - 1) / (4 * V);
+    uint32_t pitch_w = kind.weights_pitch, columns = kind.chunk / 4, groups = (kind.pixels + 4 * V - 1) / (4 * V);
     // A whole number of warps' shares.
     uint32_t count = columns % 4 == 0 ? columns / 4 * ((groups + 7) / 8) * 32 : columns * groups;
     for (uint32_t thread = threadIdx.x; thread < count; thread += SEP_THREADS) {
@@ -98,8 +98,7 @@ DEVICE void multiply_pointwise_warp(const SepKind &kind, const Slot *slots, cons
     uint32_t first = 2 * (lane() / 4), c = 16 * n + 4 * (lane() % 4);
     for (uint32_t block = run; block < kind.pixels / 32 && run < step; block += step) {
         FragmentC acc[2][2] = {};
-        warp_multiply(dz + 32 * block, kind.pitch, pointwise + 16 * n, kind.chunk + SEP_PAD_TENSOR, kind.c_out, bfloat,
-                      acc);
+        warp_multiply(dz + 32 * block, kind.pitch, pointwise + 16 * n, kind.weights_pitch, kind.c_out, bfloat, acc);
 #pragma unroll
         for (uint32_t m = 0; m < 2; m++) {
             uint32_t pixel = 32 * block + 16 * m + first;
@@ -212,7 +211,7 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     float *pointwise = shared + kind.pointwise_at;
     float *depthwise = shared + kind.depthwise_at;
     float *parts = shared + kind.taps_at;
-    uint32_t taps = kind.kernel * kind.kernel, pitch_w = kind.chunk + (TENSOR ? SEP_PAD_TENSOR : SEP_PAD);
+    uint32_t taps = kind.kernel * kind.kernel, pitch_w = kind.weights_pitch;
     for (uint32_t i = threadIdx.x; i < channels * taps; i += SEP_THREADS) depthwise[i] = unit.depthwise[c0 * taps + i];
     for (uint32_t i = threadIdx.x; i < kind.c_out * kind.chunk; i += SEP_THREADS) {
         uint32_t o = quotient(i, kind.chunk_magic), c = i - o * kind.chunk;

@@ -32,7 +32,7 @@ args! {
         pad: u32,
     }
 
-    struct BackwardArgs: 3960 {
+    struct BackwardArgs: 3992 {
         n: u32,
         h: u32,
         w: u32,

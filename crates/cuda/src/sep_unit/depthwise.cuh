@@ -12,9 +12,6 @@
 #define SEP_KINDS 4
 #define SEP_UNITS 16
 #define SEP_THREADS 256
-// Floats between a row of pointwise weights and the next, beyond those of a row.
-#define SEP_PAD 4
-#define SEP_PAD_TENSOR 8
 
 // Blocks that share a multiprocessor: what registers allow without spills.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -45,8 +42,10 @@ struct SepKind {
     uint32_t first_block;
     // Where things lie in shared memory, in floats: planes are first.
     uint32_t rows_at, next_at, more_at, pointwise_at, depthwise_at, taps_at, sums_at, slots_at;
+    // Floats from a row of pointwise weights to the next.
+    uint32_t weights_pitch, pad;
 };
-#define SEP_KIND_BYTES 184
+#define SEP_KIND_BYTES 192
 static_assert(sizeof(SepKind) == SEP_KIND_BYTES, "layout of SepKind");
 
 // First image, row and column of z in a tile.

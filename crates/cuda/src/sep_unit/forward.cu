@@ -80,7 +80,7 @@ DEVICE void multiply_share(const SepKind &kind, const SepForward &unit, uint32_t
                 }
             }
         }
-        multiply<V>(rows + 4 * mine.group, kind.pitch, 4 * groups, pointwise + 4 * mine.column, kind.split + SEP_PAD, channels,
+        multiply<V>(rows + 4 * mine.group, kind.pitch, 4 * groups, pointwise + 4 * mine.column, kind.weights_pitch, channels,
                     acc);
 #pragma unroll
         for (uint32_t v = 0; v < V; v++) {
@@ -121,8 +121,7 @@ DEVICE void multiply_warp(const SepKind &kind, const SepForward &unit, uint32_t 
     float sum[4] = {}, square[4] = {};
     for (uint32_t block = run; block < kind.pixels / 32 && run < step; block += step) {
         FragmentC acc[2][2] = {};
-        warp_multiply(rows + 32 * block, kind.pitch, pointwise + 16 * n, kind.split + SEP_PAD_TENSOR, channels, bfloat,
-                      acc);
+        warp_multiply(rows + 32 * block, kind.pitch, pointwise + 16 * n, kind.weights_pitch, channels, bfloat, acc);
 #pragma unroll
         for (uint32_t i = 0; i < 4; i++) {
             uint32_t pixel = 32 * block + 16 * (i / 2) + first + i % 2;
@@ -186,7 +185,7 @@ DEVICE void forward_units(const SepForwardArgs &args) {
     Slot *slots = reinterpret_cast<Slot *>(shared + kind.slots_at);
     fill_slots(kind, at, args.n, slots);
     uint32_t taps = kind.kernel * kind.kernel;
-    uint32_t outputs = min(kind.split, kind.c_out - o0), pitch_w = kind.split + (TENSOR ? SEP_PAD_TENSOR : SEP_PAD);
+    uint32_t outputs = min(kind.split, kind.c_out - o0), pitch_w = kind.weights_pitch;
     // Two steps at a time: the products of one, and the loads for the depthwise convolution of the next, whose latencies hide
     // behind them.
     uint32_t u = first, chunk = 0;

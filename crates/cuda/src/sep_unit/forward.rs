@@ -17,6 +17,9 @@ pub(super) static LARGE: Kernel = Kernel::new("sep_unit_forward_large", 256);
 const WIDE_X: u32 = 1;
 const WIDE_Z: u32 = 2;
 
+/// Blocks that a launch keeps, as measured, when one of them computes several units of one x.
+const BLOCKS: u32 = 384;
+
 args! {
     struct UnitArgs: 64 {
         x: u64,
@@ -30,7 +33,7 @@ args! {
         pad: u32,
     }
 
-    struct ForwardArgs: 1784 {
+    struct ForwardArgs: 1816 {
         n: u32,
         h: u32,
         w: u32,
@@ -47,7 +50,8 @@ pub(super) fn partials_len(images: Images, shape: UnitShape) -> usize {
     if images.is_empty() {
         return 0;
     }
-    let tiles = plan::Launch::all().filter_map(|launch| plan::forward(images, shape, launch)).map(|plan| plan.kind.tiles);
+    let tiles =
+        plan::Launch::all().filter_map(|launch| plan::forward(images, shape, launch)).map(|plan| plan.kind.tiles);
     tiles.max().unwrap_or(0) as usize * 2 * shape.c_out
 }
 
@@ -70,15 +74,28 @@ pub(super) fn push(program: &mut Program, images: Images, inputs: &[Forward], pr
             plan.holds_x() && same.iter().all(|&unit| reads_it(units[unit].0))
         };
         let shared: Vec<bool> = launch.iter().zip(&plans).map(one_x).collect();
-        let per_block = plan::share_x(&plans, &launch, &shared);
+        // Where many blocks have one x, a block loads it once for several units.
+        let blocks_by = |per_block: u32| {
+            let of = |((same, plan), &shared): ((&Vec<usize>, &Plan), &bool)| {
+                let units = same.len() as u32;
+                let per_block = if shared { per_block.min(units) } else { 1 };
+                (per_block, plan.kind.tiles * plan.kind.splits * units.div_ceil(per_block))
+            };
+            launch.iter().zip(&plans).zip(&shared).map(of).unzip()
+        };
+        let (per_block, counts): (Vec<u32>, Vec<u32>) = (1..=UNITS as u32)
+            .rev()
+            .map(blocks_by)
+            .find(|(_, counts): &(Vec<u32>, Vec<u32>)| counts.iter().sum::<u32>() >= BLOCKS)
+            .unwrap_or_else(|| blocks_by(1));
         let mut blocks = 0;
-        for ((same, plan), per_block) in launch.iter().zip(plans).zip(per_block) {
+        for (((same, plan), per_block), count) in launch.iter().zip(plans).zip(per_block).zip(counts) {
             let mut kind = plan.kind;
             kind.first_unit = args.len() as u32;
             kind.units = same.len() as u32;
             kind.per_block = per_block;
             kind.first_block = blocks;
-            blocks += kind.tiles * kind.splits * kind.units.div_ceil(per_block);
+            blocks += count;
             floats = floats.max(plan.floats);
             for &unit in same {
                 let (input, unit) = units[unit];

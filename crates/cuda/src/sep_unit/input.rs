@@ -157,7 +157,7 @@ fn cost_of(images: Images, windows: &[Window], inputs: usize, cut: Cut) -> usize
     let own = 2 * tile_bytes(images, (tile.n, tile.h, tile.w), chunk);
     let bytes = units.iter().map(|unit| unit.1).sum::<usize>() + own;
     let filling = Filling { together: inputs.clamp(1, UNITS), resident: RESIDENT };
-    filling.cost(tile.count(images) * images.c.div_ceil(chunk), cut.floats, instructions, bytes)
+    filling.cost_in_rounds(tile.count(images) * images.c.div_ceil(chunk), cut.floats, instructions, bytes)
 }
 
 /// Floats of the partial sums of one of so many inputs, when the units of all of them have these shapes.

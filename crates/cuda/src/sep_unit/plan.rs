@@ -15,7 +15,7 @@ use crate::quads::{
 
 args! {
     /// What units of one shape share.
-    pub(super) struct Kind: 184 {
+    pub(super) struct Kind: 192 {
         kernel: u32,
         factor: u32,
         dilation: u32,
@@ -62,6 +62,8 @@ args! {
         taps_at: u32,
         sums_at: u32,
         slots_at: u32,
+        weights_pitch: u32,
+        pad: u32,
     }
 }
 
@@ -191,10 +193,9 @@ const BACKWARD_RESIDENT: usize = 2;
 /// after the last.
 const ENDS: usize = 1000;
 
-/// Floats between a row of pointwise weights and the next, beyond those of a row.
-const fn pad(tensor: bool) -> usize {
-    if tensor { 8 } else { 4 }
-}
+/// Floats between a row of pointwise weights and the next, beyond those of a row: the rows that a warp reads at once begin in other
+/// banks, and products on CUDA cores were 8 % faster than with 4.
+const WEIGHTS_PAD: usize = 8;
 
 /// What a launch is cut for.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
@@ -236,9 +237,8 @@ pub(super) struct Plan {
     pub(super) kind: Kind,
     pub(super) floats: usize,
     cost: usize,
-    /// Instructions that a thread issues for a tile, and those of them that load x.
+    /// Instructions that a thread issues for a tile.
     instructions: usize,
-    load: usize,
 }
 
 impl Plan {
@@ -246,15 +246,6 @@ impl Plan {
     pub(super) const fn holds_x(&self) -> bool {
         self.kind.chunks == 1
     }
-
-    /// Blocks of the forward kernel that registers allow on a multiprocessor.
-    fn resident(&self) -> usize {
-        forward_resident(Window::new(self.kind.kernel as usize, self.kind.stride as usize, (self.kind.dilation * self.kind.step) as usize))
-    }
-}
-
-fn forward_resident(window: Window) -> usize {
-    if window.is_small() { 3 } else { 2 }
 }
 
 fn cheapest(plans: impl Iterator<Item = Plan>) -> Option<Plan> {
@@ -295,14 +286,7 @@ fn groups(tile: Tile, split: usize) -> usize {
     tile.pixels().div_ceil(if is_wide(tile, split) { 8 } else { 4 })
 }
 
-fn forward_plan(
-    images: Images,
-    shape: UnitShape,
-    launch: Launch,
-    tile: Tile,
-    split: usize,
-    chunk: usize,
-) -> Plan {
+fn forward_plan(images: Images, shape: UnitShape, launch: Launch, tile: Tile, split: usize, chunk: usize) -> Plan {
     let (out, window) = (shape.output(images), shape.window());
     let (in_h, in_w, plane) = window.input(tile);
     let pixels = tile.pixels().next_multiple_of(8);
@@ -311,7 +295,7 @@ fn forward_plan(
     let pointwise_at = rows_at + chunk * pitch;
     // Sums over a block are added where the rows were, sums over warps have a place of their own.
     let scratch = if shares_interleave(split / 4) { 0 } else { column_sums_len(split / 4, groups(tile, split)) };
-    let depthwise_at = (pointwise_at + chunk * (split + pad(launch.tensor))).max(rows_at + scratch);
+    let depthwise_at = (pointwise_at + chunk * (split + WEIGHTS_PAD)).max(rows_at + scratch);
     let sums_at = depthwise_at + (chunk * shape.kernel * shape.kernel).next_multiple_of(4);
     let slots_at = sums_at + if scratch == 0 { THREADS } else { 0 };
     let floats = slots_at + tile.pixels();
@@ -324,7 +308,7 @@ fn forward_plan(
     let instructions = chunks * (load + weights + patches + chunk * product + 300) + (chunks - 1) * 900 + rest;
     let bytes =
         chunks * tile_bytes(images, (tile.n, in_h, in_w), chunk) + tile_bytes(out, (tile.n, tile.h, tile.w), split);
-    let filling = Filling { together: launch.together, resident: forward_resident(window) };
+    let filling = Filling { together: launch.together, resident: if window.is_small() { 3 } else { 2 } };
     let cost = filling.cost(tile.count(out) * splits, floats, instructions, bytes);
     let kind = Kind {
         split: split as u32,
@@ -334,10 +318,11 @@ fn forward_plan(
         depthwise_at: depthwise_at as u32,
         sums_at: sums_at as u32,
         slots_at: slots_at as u32,
+        weights_pitch: (split + WEIGHTS_PAD) as u32,
         share_magic: share_magic(split / 4),
         ..kind(out, shape, window, tile, chunk, pitch)
     };
-    Plan { kind, floats, cost, instructions, load }
+    Plan { kind, floats, cost, instructions }
 }
 
 /// The cut for the backward pass up to the depthwise convolution; none: its products cannot be made on tensor cores.
@@ -378,12 +363,15 @@ fn backward_plan(images: Images, shape: UnitShape, launch: Launch, tile: Tile, c
     let rows_at = chunk * plane;
     let dz = c_out * pitch;
     let slots = 2 * tile.pixels();
-    let rest = chunk * pitch + shape.c_out * (chunk + pad(launch.tensor)) + (chunk * taps).next_multiple_of(4) + slots;
+    // Very many rows of weights would leave no room.
+    let weights_pitch = chunk + if shape.c_out > 512 { 4 } else { WEIGHTS_PAD };
+    let weights = shape.c_out * weights_pitch;
+    let rest = chunk * pitch + weights + (chunk * taps).next_multiple_of(4) + slots;
     // A second tile of dz where there is room for it.
     let next_at = if rows_at + 2 * dz + rest <= SHARED_FLOATS { rows_at + dz } else { rows_at };
     let more_at = next_at + dz;
     let pointwise_at = more_at + chunk * pitch;
-    let depthwise_at = pointwise_at + shape.c_out * (chunk + pad(launch.tensor));
+    let depthwise_at = pointwise_at + weights;
     let slots_at = depthwise_at + (chunk * taps).next_multiple_of(4);
     let end = slots_at + slots;
     // Parts of the depthwise gradient lie behind everything, or where there are but those of the end, in the place of everything.
@@ -420,10 +408,11 @@ fn backward_plan(images: Images, shape: UnitShape, launch: Launch, tile: Tile, c
         depthwise_at: depthwise_at as u32,
         taps_at: taps_at as u32,
         slots_at: slots_at as u32,
+        weights_pitch: weights_pitch as u32,
         share_magic: share_magic(chunk / 4),
         ..kind(out, shape, window, tile, chunk, pitch)
     };
-    Plan { kind, floats, cost, instructions, load }
+    Plan { kind, floats, cost, instructions }
 }
 
 /// Whether products at this precision are made on tensor cores, where that is possible.
@@ -455,7 +444,8 @@ fn even_splits(tiles: usize, wanted: usize) -> usize {
 pub(super) fn share_tiles(plans: &[Plan], launch: &[Vec<usize>]) -> Vec<u32> {
     let room = room(plans.iter().map(|plan| plan.floats).max().unwrap_or(0), BACKWARD_RESIDENT);
     let share = |per_block: u32| -> (Vec<u32>, usize) {
-        let splits: Vec<u32> = plans.iter().map(|plan| plan.kind.tiles.div_ceil(per_block).min(plan.kind.splits)).collect();
+        let splits: Vec<u32> =
+            plans.iter().map(|plan| plan.kind.tiles.div_ceil(per_block).min(plan.kind.splits)).collect();
         let blocks = plans.iter().zip(launch).zip(&splits).map(|((plan, same), &splits)| {
             let tiles = plan.kind.tiles.div_ceil(splits) as usize;
             (splits as usize * plan.kind.chunks as usize * same.len(), tiles * plan.instructions + ENDS)
@@ -464,25 +454,6 @@ pub(super) fn share_tiles(plans: &[Plan], launch: &[Vec<usize>]) -> Vec<u32> {
         (splits, end)
     };
     (1..=32).map(share).min_by_key(|&(_, end)| end).map_or_else(Vec::new, |(splits, _)| splits)
-}
-
-/// How many units of one x a block of the forward kernel computes: for every kind of a launch, of which `shared` says whether its units
-/// have one x, such that a large device is soon done.
-pub(super) fn share_x(plans: &[Plan], launch: &[Vec<usize>], shared: &[bool]) -> Vec<u32> {
-    let resident = plans.iter().map(|plan| plan.resident()).min().unwrap_or(1);
-    let room = room(plans.iter().map(|plan| plan.floats).max().unwrap_or(0), resident);
-    let share = |per_block: usize| -> (Vec<u32>, usize) {
-        let units = |(same, &shared): (&Vec<usize>, &bool)| if shared { per_block.min(same.len()) } else { 1 };
-        let per_block: Vec<usize> = launch.iter().zip(shared).map(units).collect();
-        let blocks = plans.iter().zip(launch).zip(&per_block).map(|((plan, same), &units)| {
-            let count = (plan.kind.tiles * plan.kind.splits) as usize * same.len().div_ceil(units);
-            (count, plan.load + units * (plan.instructions - plan.load))
-        });
-        let end = end_of(room, blocks);
-        (per_block.iter().map(|&units| units as u32).collect(), end)
-    };
-    let most = launch.iter().map(Vec::len).max().unwrap_or(1);
-    (1..=most).map(share).min_by_key(|&(_, end)| end).map_or_else(Vec::new, |(per_block, _)| per_block)
 }
 
 /// What forward and backward have in common.
@@ -536,5 +507,7 @@ fn kind(out: Images, shape: UnitShape, window: Window, tile: Tile, chunk: usize,
         taps_at: 0,
         sums_at: 0,
         slots_at: 0,
+        weights_pitch: 0,
+        pad: 0,
     }
 }
