@@ -11,3 +11,8 @@ pub enum Precision {
     /// bfloat16, 7 bits of mantissa: tensor cores at their full rate.
     Bf16,
 }
+
+impl Precision {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 3] = [Self::F32, Self::Tf32, Self::Bf16];
+}

@@ -27,10 +27,9 @@ use crate::progress::Progress;
 use crate::task::image::data::Images;
 #[cfg(feature = "cuda")]
 use crate::task::image::device::{
-    check_precision,
     feed::Feed,
     score::Scorer,
-    train::{batches_of, discrete_pass, scores},
+    train::{DeviceModel, batches_of, discrete_pass, scores},
 };
 use crate::task::image::network_config;
 use crate::task::image::score::{Trained, log_softmax};
@@ -150,7 +149,7 @@ impl Model {
                 let on_device = OnDevice::new(&**device, self, &[1], options)?;
                 let (images, labels) = (device.allocate(self.data.image_size().len())?, device.uploaded(&[0])?);
                 let mut program = Program::default();
-                let pass = discrete_pass((images, labels), (on_device.theta, on_device.statistics));
+                let pass = discrete_pass((images, labels), on_device.model);
                 on_device.network.lay_down(&mut program, 1, &pass, device.allocate(2)?)?;
                 Ok(Box::new(move |image| {
                     device.upload(images, image)?;
@@ -169,19 +168,20 @@ type Logits<'a> = Box<dyn FnMut(&[f32]) -> Result<Vec<f32>> + 'a>;
 #[cfg(feature = "cuda")]
 struct OnDevice {
     network: DeviceConv,
-    theta: View,
-    statistics: View,
+    model: DeviceModel,
 }
 
 #[cfg(feature = "cuda")]
 impl OnDevice {
     /// For batches of these sizes.
     fn new(device: &dyn Backend, model: &Model, sizes: &[usize], options: &RunOptions) -> Result<Self> {
-        check_precision(options)?;
         Ok(Self {
             network: DeviceConv::new(device, model.network.clone(), sizes)?,
-            theta: device.uploaded(&model.theta)?,
-            statistics: device.uploaded(&model.statistics)?,
+            model: DeviceModel {
+                theta: device.uploaded(&model.theta)?,
+                statistics: device.uploaded(&model.statistics)?,
+                precision: options.precision,
+            },
         })
     }
 }
@@ -235,8 +235,7 @@ pub fn evaluate(dir: &Path, split: Split, options: &RunOptions, progress: &mut d
                 refuse_beyond_free(&device, needed + 4 * model.theta.len() as u64, of_a_model)?;
                 let on_device = OnDevice::new(&*device, &model, &sizes, options)?;
                 let mut scorer = Scorer::new(&*device, &set, batch, None, &bad_images, options.readers())?;
-                let at = (on_device.theta, on_device.statistics);
-                scores(&mut scorer, &*device, &on_device.network, at, name, watch)?
+                scores(&mut scorer, &*device, &on_device.network, on_device.model, name, watch)?
             }
         };
         let scores = scores.ok_or_else(|| interrupted(dir))?;

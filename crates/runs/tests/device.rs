@@ -397,6 +397,31 @@ fn emulator_evaluations_see_what_they_see_on_the_processor() {
     });
 }
 
+/// The first step sees nearly what it sees in f32, and not quite; later ones go where rounding leads them, the same way each time.
+#[test]
+fn emulator_images_are_searched_trained_and_evaluated_in_every_precision() {
+    with_fake_driver("emulator_images_are_searched_trained_and_evaluated_in_every_precision", || {
+        let gpu = |precision| RunOptions { precision, ..on(Device::Cuda(0)) };
+        let run = |precision| {
+            let (searched, trained) = (tempdir(), tempdir());
+            finished(search(searched.path(), search_config(Order::Second), gpu(precision)));
+            finished(train(trained.path(), train_config(), gpu(precision)));
+            let split = evaluate(trained.path(), Split::Valid, &gpu(precision), &mut ()).unwrap();
+            let validated = numbers(trained.path()).into_iter().next_back();
+            assert_eq!(validated, Some(split.accuracy), "{precision:?}");
+            [numbers(searched.path()), numbers(trained.path())]
+        };
+        let first = |[searched, trained]: &[Vec<f64>; 2]| [searched[0], trained[0]];
+        let exact = run(Precision::F32);
+        for (precision, tolerance) in [(Precision::Tf32, 5e-3), (Precision::Bf16, 5e-2)] {
+            let rounded = run(precision);
+            assert_close(&first(&rounded), &first(&exact), tolerance);
+            assert!(rounded[0] != exact[0] && rounded[1] != exact[1], "{precision:?}");
+            assert_eq!(rounded, run(precision), "{precision:?}");
+        }
+    });
+}
+
 #[test]
 fn a_precision_of_the_gpu_is_refused_on_the_processor() {
     let dir = tempdir();

@@ -1,15 +1,15 @@
 //! Dense convolutions against `darts_ops::conv::reference`: strides, windows that are no squares, branches with offsets, inputs in
-//! parts, every activation.
+//! parts, every activation, every precision of the factors.
 
 #![cfg(unix)]
 
 mod common;
 
-use common::{assert_close, assert_sums_close, device_images, numbers, shapes, upload};
-use darts_cuda::{self as cuda, Backend, Memory, Program, View, conv};
+use common::{assert_close, assert_sums_close, device_images, numbers, rounded, shapes, upload};
+use darts_cuda::{self as cuda, Backend, Memory, Precision, Program, View, conv};
 use darts_cuda_emulator::{TestDevice, in_all_orders};
 use darts_ops::conv::{Activation, Branch, ConvShape, Gradients, Input, reference};
-use darts_ops::{Affine, BnTerm, Images, Upstream, UpstreamTerm, Write};
+use darts_ops::{Affine, Images, Upstream, UpstreamTerm, Write};
 
 /// A geometry with the offset and the channels of its branches.
 #[derive(Debug, Clone)]
@@ -49,6 +49,7 @@ struct Case {
     /// Parts without a gradient.
     without: Option<usize>,
     write: Write,
+    precision: Precision,
 }
 
 #[derive(Debug, Copy, Clone)]
@@ -84,6 +85,7 @@ impl Case {
             bn: [numbers(out.len(), 44), numbers(out.c, 45), numbers(out.c, 46)],
             without: (split.len() > 2).then_some(1),
             write,
+            precision: Precision::F32,
         }
     }
 
@@ -97,6 +99,39 @@ impl Case {
         numbers(self.parts[part].len(), 50 + part as u64)
     }
 
+    /// What the input goes through, at concatenated channel c.
+    fn activated(&self, activate: Activate, x: f32, c: usize) -> f32 {
+        match activate {
+            Activate::Nothing => x,
+            Activate::Relu => x.max(0.0),
+            Activate::AffineRelu => self.affine[0][c].mul_add(x, self.affine[1][c]).max(0.0),
+        }
+    }
+
+    /// The parts as the products have them: activated and rounded.
+    fn activated_parts(&self, activate: Activate) -> Vec<Vec<f32>> {
+        let mut first = 0;
+        let part = |part: &Vec<f32>| {
+            let channels = part.len() / self.images.pixels();
+            let (c, values) = (first, part.iter().enumerate());
+            first += channels;
+            values.map(|(i, &x)| rounded(self.activated(activate, x, c + i % channels), self.precision)).collect()
+        };
+        self.parts.iter().map(part).collect()
+    }
+
+    /// The gradient at z as the products have it: summed over terms as the device does, and rounded.
+    fn dz(&self) -> Vec<f32> {
+        let ([grad, other], [z, b, d], out) = (&self.grads, &self.bn, self.out());
+        let value = |i: usize| {
+            let (c, n) = (i % out.c, i / (out.len() / out.n));
+            let dz = self.scale[c].mul_add(grad[i], b[c].mul_add(z[i], d[c]));
+            rounded(self.sample_scale[n].mul_add(other[i], dz), self.precision)
+        };
+        (0..out.len()).map(value).collect()
+    }
+
+    /// The reference's results from factors that were rounded before.
     fn by_reference(&self, activate: Activate) -> Results {
         let parts: Vec<&[f32]> = self.parts.iter().map(Vec::as_slice).collect();
         let activation = match activate {
@@ -104,33 +139,43 @@ impl Case {
             Activate::Relu => Activation::Relu,
             Activate::AffineRelu => Activation::AffineRelu(Affine { scale: &self.affine[0], shift: &self.affine[1] }),
         };
-        let input = Input { images: self.images, parts: &parts, activation };
+        let weights: Vec<Vec<f32>> = self
+            .branches
+            .iter()
+            .map(|(_, _, weight)| weight.iter().map(|&w| rounded(w, self.precision)).collect())
+            .collect();
         let branches: Vec<Branch> = self
             .branches
             .iter()
-            .map(|(offset, c_out, weight)| Branch { offset: *offset, c_out: *c_out, weight })
+            .zip(&weights)
+            .map(|(&(offset, c_out, _), weight)| Branch { offset, c_out, weight })
             .collect();
+        let activated = self.activated_parts(activate);
+        let activated: Vec<&[f32]> = activated.iter().map(Vec::as_slice).collect();
+        let factor = Input { images: self.images, parts: &activated, activation: Activation::None };
         let (mut z, mut sums) = (vec![0.0; self.out().len()], vec![0.0; 2 * self.out().c]);
-        reference::forward(input, self.shape, &branches, &mut z, Some(&mut sums));
-        let terms = [
-            UpstreamTerm { grad: &self.grads[0], scale: Some(&self.scale), sample_scale: None },
-            UpstreamTerm { grad: &self.grads[1], scale: None, sample_scale: Some(&self.sample_scale) },
-        ];
-        let [bn_z, b, d] = &self.bn;
-        let upstream = Upstream { terms: &terms, bn: Some(BnTerm { z: bn_z, b, d }) };
-        let mut weights: Vec<Vec<f32>> = self.branches.iter().map(|branch| vec![0.0; branch.2.len()]).collect();
+        reference::forward(factor, self.shape, &branches, &mut z, Some(&mut sums));
+
+        let dz = self.dz();
+        let terms = [UpstreamTerm { grad: &dz, scale: None, sample_scale: None }];
+        let upstream = Upstream { terms: &terms, bn: None };
+        let mut d_weights: Vec<Vec<f32>> = weights.iter().map(|weight| vec![0.0; weight.len()]).collect();
+        let mut to: Vec<&mut [f32]> = d_weights.iter_mut().map(Vec::as_mut_slice).collect();
+        let gradients = Gradients { weights: Some(&mut to), parts: &mut [], write: self.write, sums: None };
+        reference::backward(factor, self.shape, &branches, upstream, gradients);
+
+        // Where u > 0, and what the sums are of, was never rounded.
+        let input = Input { images: self.images, parts: &parts, activation };
         let mut d_parts: Vec<Vec<f32>> = (0..parts.len()).map(|part| self.former(part)).collect();
         let mut du_sums = vec![0.0; 2 * self.images.c];
-        let mut to: Vec<&mut [f32]> = weights.iter_mut().map(Vec::as_mut_slice).collect();
         let mut d_to: Vec<Option<&mut [f32]>> = d_parts
             .iter_mut()
             .enumerate()
             .map(|(part, d_part)| (Some(part) != self.without).then_some(d_part.as_mut_slice()))
             .collect();
-        let gradients =
-            Gradients { weights: Some(&mut to), parts: &mut d_to, write: self.write, sums: Some(&mut du_sums) };
+        let gradients = Gradients { weights: None, parts: &mut d_to, write: self.write, sums: Some(&mut du_sums) };
         reference::backward(input, self.shape, &branches, upstream, gradients);
-        ((z, sums), (weights, d_parts, du_sums))
+        ((z, sums), (d_weights, d_parts, du_sums))
     }
 
     fn on_device(&self, device: &TestDevice, activate: Activate) -> Results {
@@ -151,10 +196,10 @@ impl Case {
             .map(|(offset, c_out, weight)| conv::Branch { offset: *offset, c_out: *c_out, weight: up(weight) })
             .collect();
         let c_out: Vec<usize> = branches.iter().map(|branch| branch.c_out).collect();
-        let mut program = Program::default();
+        let (precision, mut program) = (self.precision, Program::default());
         let (z, sums) = (device.allocate(out.len()).unwrap(), device.allocate(2 * out.c).unwrap());
-        let scratch = device.allocate(conv::forward_scratch_len(images, shape, &c_out)).unwrap();
-        conv::forward(&mut program, images, &parts, activation, shape, &branches, z, Some(sums), scratch);
+        let scratch = device.allocate(conv::forward_scratch_len(precision, images, shape, &c_out)).unwrap();
+        conv::forward(&mut program, precision, images, &parts, activation, shape, &branches, z, Some(sums), scratch);
 
         let terms = [
             cuda::UpstreamTerm { grad: up(&self.grads[0]), scale: Some(up(&self.scale)), sample_scale: None },
@@ -177,9 +222,10 @@ impl Case {
             Write::Overwrite => cuda::Write::Overwrite,
             Write::Accumulate => cuda::Write::Accumulate,
         };
-        let scratch = device.allocate(conv::backward_scratch_len(images, shape, &c_out)).unwrap();
+        let scratch = device.allocate(conv::backward_scratch_len(precision, images, shape, &c_out)).unwrap();
         conv::backward(
             &mut program,
+            precision,
             images,
             &parts,
             activation,
@@ -201,7 +247,8 @@ impl Case {
     fn check(&self, activate: Activate) {
         let ((z, sums), (weights, d_parts, du_sums)) = self.by_reference(activate);
         let got = in_all_orders(|device| self.on_device(device, activate));
-        let what = |what: &str| format!("{what}, {:?}, {:?}, {activate:?}", self.images, self.shape);
+        let case = format!("{:?}, {:?}, {activate:?}, {:?}", self.images, self.shape, self.precision);
+        let what = |what: &str| format!("{what}, {case}");
         let out = self.out();
         assert_close(&got.0.0, &z, 1e-5, &what("z"));
         // Sums are of z as it is stored, the reference's of z before it is rounded.
@@ -241,6 +288,21 @@ fn emulator_conv_matches_reference_for_parts_of_whole_vectors() {
 }
 
 #[test]
+fn emulator_conv_on_tensor_cores_matches_reference_of_rounded_factors() {
+    for precision in [Precision::Tf32, Precision::Bf16] {
+        for (index, images) in shapes().into_iter().enumerate() {
+            let c = images.c;
+            let split = if c >= 3 { vec![c / 3, 1, c - c / 3 - 1] } else { vec![c] };
+            for (number, geometry) in geometries().iter().enumerate() {
+                let write = if number % 2 == 0 { Write::Accumulate } else { Write::Overwrite };
+                let case = Case { precision, ..Case::new(images, geometry, &split, write) };
+                case.check(ACTIVATES[(index + number) % 3]);
+            }
+        }
+    }
+}
+
+#[test]
 fn emulator_conv_matches_reference_where_channels_and_pixels_take_several_blocks() {
     let case = |kernel, stride, offset, c_out| Geometry { kernel, stride, branches: vec![(offset, c_out)] };
     let cases = [
@@ -249,7 +311,10 @@ fn emulator_conv_matches_reference_where_channels_and_pixels_take_several_blocks
         (Images { n: 2, h: 15, w: 15, c: 64 }, case((1, 1), (1, 1), (0, 0), 16)),
     ];
     for (images, geometry) in cases {
-        Case::new(images, &geometry, &[images.c], Write::Overwrite).check(Activate::AffineRelu);
+        for precision in Precision::ALL {
+            let case = Case::new(images, &geometry, &[images.c], Write::Overwrite);
+            Case { precision, ..case }.check(Activate::AffineRelu);
+        }
     }
 }
 
@@ -262,7 +327,9 @@ fn emulator_conv_without_gradients_of_parts_leaves_their_sums_at_zero() {
         let branch = conv::Branch { offset: (0, 0), c_out: 6, weight: floats(30, 1) };
         let terms = [cuda::UpstreamTerm { grad: floats(2 * 12 * 6, 2), scale: None, sample_scale: None }];
         let sums = device.allocate(10).unwrap();
-        let scratch = device.allocate(conv::backward_scratch_len(device_images(images), shape, &[6])).unwrap();
+        let precision = Precision::F32;
+        let scratch = conv::backward_scratch_len(precision, device_images(images), shape, &[6]);
+        let scratch = device.allocate(scratch).unwrap();
         let mut program = Program::default();
         let upstream = cuda::Upstream { terms: &terms, bn: None };
         let (x, relu) = ([floats(images.len(), 3)], conv::Activation::Relu);
@@ -270,6 +337,7 @@ fn emulator_conv_without_gradients_of_parts_leaves_their_sums_at_zero() {
         let images = device_images(images);
         conv::backward(
             &mut program,
+            precision,
             images,
             &x,
             relu,

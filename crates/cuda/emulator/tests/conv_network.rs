@@ -11,7 +11,7 @@ use darts_cells::conv::{
 use darts_cells::genotype::named;
 use darts_cells::relaxation::Relaxation;
 use darts_cells::space::ConvSpace;
-use darts_cuda::{Backend, Memory, Program, View};
+use darts_cuda::{Backend, Memory, Precision, Program, View};
 use darts_cuda_emulator::{Order, TestDevice};
 
 struct Case {
@@ -100,6 +100,7 @@ impl Case {
                 weights: (!d_weights.is_empty()).then_some(on_weights),
                 images: Some(on_images),
             },
+            precision: Precision::F32,
         };
         let mut program = Program::default();
         on_device.lay_down(&mut program, batch, &pass, results).unwrap();
@@ -181,6 +182,53 @@ fn emulator_network_with_the_stem_of_imagenet_is_the_cpus() {
 }
 
 #[test]
+fn emulator_rounded_factors_change_gradients_by_their_rounding() {
+    let imagenet = NetworkConfig { image: (64, 96), stem: Stem::ImageNet, ..tiny() };
+    let batch = 4;
+    for case in [Case::supernet(&tiny()), Case::discrete("DARTS_V1", &imagenet, batch)] {
+        let device = TestDevice::new(Order::Forward);
+        let (h, w) = case.network.config().image;
+        // Buffers are the same for all precisions.
+        let on_device = DeviceConv::new(&device, case.network.clone(), &[batch]).unwrap();
+        let images = device.uploaded(&numbers(batch * h * w * 3, 3)).unwrap();
+        let labels = device.uploaded(&[2, 0, 1, 4]).unwrap();
+        let theta = device.uploaded(&case.theta).unwrap();
+        let masks = case.masks.as_ref().map(|masks| device.uploaded(masks).unwrap());
+        let results: View<f64> = device.allocate(2).unwrap();
+        let run = |precision| {
+            let gradient: View = device.allocate(case.theta.len()).unwrap();
+            let pass = DeviceConvPass {
+                images,
+                labels,
+                theta,
+                weights: device.uploaded(&case.weights).unwrap(),
+                masks,
+                statistics: DeviceStatistics::Batch { update: None },
+                loss: case.loss,
+                gradients: DeviceConvGradients { theta: Some(gradient), ..DeviceConvGradients::default() },
+                precision,
+            };
+            let mut program = Program::default();
+            on_device.lay_down(&mut program, batch, &pass, results).unwrap();
+            device.run(&program).unwrap();
+            (device.downloaded(results).unwrap()[0], device.downloaded(gradient).unwrap())
+        };
+        let (exact_loss, exact) = run(Precision::F32);
+        let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+        // Units in the last place of a factor are 2⁻¹¹ and 2⁻⁸. They also turn the relu of as small a share of the numbers on or off,
+        // which changes the gradient by the share's root.
+        for (precision, least, most) in [(Precision::Tf32, 1e-4, 6e-2), (Precision::Bf16, 1e-3, 2e-1)] {
+            let (loss, gradient) = run(precision);
+            let change = (loss / exact_loss - 1.0).abs();
+            assert!(change < most, "loss differs by {change} in {precision:?}");
+            let difference = norm(&mut gradient.iter().zip(&exact).map(|(a, b)| a - b));
+            let relative = difference / norm(&mut exact.iter().copied());
+            assert!((least..most).contains(&relative), "gradient differs by {relative} in {precision:?}");
+        }
+    }
+}
+
+#[test]
 fn emulator_passes_refuse_what_was_not_planned() {
     let case = Case::supernet(&tiny());
     let device = TestDevice::new(Order::Forward);
@@ -197,6 +245,7 @@ fn emulator_passes_refuse_what_was_not_planned() {
         statistics: DeviceStatistics::Batch { update: None },
         loss: LossConfig::default(),
         gradients: DeviceConvGradients::default(),
+        precision: Precision::F32,
     };
     let results = View::at(1 << 20, 2);
     let mut program = Program::default();

@@ -301,7 +301,7 @@ fn norms(bench: &Bench, images: Images, count: usize) -> Result<[Case; 2]> {
     ])
 }
 
-/// A dense convolution of a concatenated input, with its norm's sums, and both gradients.
+/// A dense convolution of a concatenated input, with its norm's sums, and both gradients, in every precision.
 fn convolution(
     bench: &Bench,
     what: &str,
@@ -309,7 +309,7 @@ fn convolution(
     parts: &[usize],
     shape: ConvShape,
     branches: &[((isize, isize), usize)],
-) -> Result<[Case; 2]> {
+) -> Result<Vec<Case>> {
     let whole = images.with_channels(parts.iter().sum());
     let widths: Vec<usize> = branches.iter().map(|branch| branch.1).collect();
     let out = Images { n: images.n, h: shape.output.0, w: shape.output.1, c: widths.iter().sum() };
@@ -324,44 +324,48 @@ fn convolution(
     }
     let (z, sums) = (bench.filled(out.len())?, bench.device.allocate(2 * out.c)?);
     let per_channel = bench.filled(out.c)?;
-    let (mut forward, mut backward) = (Program::default(), Program::default());
-    let scratch = bench.device.allocate(conv::forward_scratch_len(whole, shape, &widths))?;
-    conv::forward(&mut forward, whole, &views, Activation::Relu, shape, &weights, z, Some(sums), scratch);
-    let scratch = bench.device.allocate(conv::backward_scratch_len(whole, shape, &widths))?;
     let terms = [UpstreamTerm { grad: bench.filled(out.len())?, scale: Some(per_channel), sample_scale: None }];
     let upstream = Upstream { terms: &terms, bn: Some(BnTerm { z, b: per_channel, d: per_channel }) };
-    conv::backward(
-        &mut backward,
-        whole,
-        &views,
-        Activation::Relu,
-        shape,
-        &weights,
-        upstream,
-        Some(&d_weights),
-        &d_parts,
-        Write::Overwrite,
-        None,
-        scratch,
-    );
     let products = (out.len() * shape.depth()) as f64;
-    let name = |way: &str| format!("{} {what} {}→{}, {way}", size(images), whole.c, out.c);
-    Ok([
-        Case { name: name("forward"), program: forward, bytes: bytes(&[whole.len(), out.len()]), products },
-        Case {
+    let mut cases = Vec::new();
+    for precision in Precision::ALL {
+        let (mut forward, mut backward) = (Program::default(), Program::default());
+        let scratch = bench.device.allocate(conv::forward_scratch_len(precision, whole, shape, &widths))?;
+        let (relu, sums) = (Activation::Relu, Some(sums));
+        conv::forward(&mut forward, precision, whole, &views, relu, shape, &weights, z, sums, scratch);
+        let scratch = bench.device.allocate(conv::backward_scratch_len(precision, whole, shape, &widths))?;
+        conv::backward(
+            &mut backward,
+            precision,
+            whole,
+            &views,
+            relu,
+            shape,
+            &weights,
+            upstream,
+            Some(&d_weights),
+            &d_parts,
+            Write::Overwrite,
+            None,
+            scratch,
+        );
+        let name = |way: &str| format!("{} {what} {}→{}, {way}, {precision:?}", size(images), whole.c, out.c);
+        cases.push(Case { name: name("forward"), program: forward, bytes: bytes(&[whole.len(), out.len()]), products });
+        cases.push(Case {
             name: name("backward"),
             program: backward,
             bytes: bytes(&[2 * whole.len(), 2 * out.len()]),
             products: 2.0 * products,
-        },
-    ])
+        });
+    }
+    Ok(cases)
 }
 
 /// The stem and the head of the search network.
 fn ends(bench: &Bench) -> Result<Vec<Case>> {
     let images = Images { n: bench.batch(64), h: 32, w: 32, c: 3 };
     let (shape, offset) = ConvShape::padded(images, 3, 1);
-    let mut cases: Vec<Case> = convolution(bench, "stem 3×3", images, &[3], shape, &[(offset, 48)])?.into();
+    let mut cases: Vec<Case> = convolution(bench, "stem 3×3", images, &[3], shape, &[(offset, 48)])?;
     let last = Images { n: bench.batch(64), h: 8, w: 8, c: 64 };
     let parts: Vec<View> = (0..4).map(|_| bench.filled(last.len())).collect::<Result<_>>()?;
     let pooled = bench.filled(bench.batch(64) * 256)?;
@@ -391,7 +395,7 @@ fn recurrent(bench: &Bench) -> Result<Vec<Case>> {
         let scratch = bench.device.allocate(matmul::scratch_len(m, k, n))?;
         let a = if a_transposed { Matrix::new(a, k, m).transposed() } else { Matrix::new(a, m, k) };
         let b = if b_transposed { Matrix::new(b, n, k).transposed() } else { Matrix::new(b, k, n) };
-        for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+        for precision in Precision::ALL {
             let mut program = Program::default();
             matmul::multiply(&mut program, precision, a, b, Matrix::new(out, m, n), Write::Overwrite, None, scratch);
             let name = format!("{what} {m}×{k}×{n}, {precision:?}");

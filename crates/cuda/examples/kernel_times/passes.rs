@@ -37,19 +37,27 @@ pub(crate) fn run(bench: &Bench, text: &str) -> Result<Value, Box<dyn Error>> {
     let words =
         RecurrentNetwork::supernet(&RecurrentSpace::darts(), &RecurrentConfig { vocabulary: 10_000, hidden: 300 })?;
     let mut passes = Vec::new();
-    for (name, network, batch) in [("conv search", search, 64), ("conv evaluation", evaluation, 96)] {
-        if name.contains(text) {
-            passes.push(conv(bench, name, network, bench.batch(batch))?);
+    for precision in [Precision::F32, Precision::Bf16] {
+        for (name, network, batch) in [("conv search", &search, 64), ("conv evaluation", &evaluation, 96)] {
+            if name.contains(text) {
+                passes.push(conv(bench, name, network, bench.batch(batch), precision)?);
+            }
         }
-    }
-    for precision in [Precision::F32, Precision::Bf16].into_iter().filter(|_| "recurrent search".contains(text)) {
-        passes.push(recurrent(bench, "recurrent search", &words, precision)?);
+        if "recurrent search".contains(text) {
+            passes.push(recurrent(bench, "recurrent search", &words, precision)?);
+        }
     }
     let results = passes.iter().map(|pass| report(bench, pass)).collect::<Result<Vec<_>, _>>()?;
     Ok(Value::Array(results))
 }
 
-fn conv(bench: &Bench, name: &str, network: ConvNetwork, batch: usize) -> Result<Pass, Box<dyn Error>> {
+fn conv(
+    bench: &Bench,
+    name: &str,
+    network: &ConvNetwork,
+    batch: usize,
+    precision: Precision,
+) -> Result<Pass, Box<dyn Error>> {
     let device = bench.device;
     let (theta, statistics) = network.initialize(1);
     let space = ConvSpace::darts();
@@ -78,11 +86,12 @@ fn conv(bench: &Bench, name: &str, network: ConvNetwork, batch: usize) -> Result
             weights: if weights.is_empty() { None } else { Some(device.allocate(weights.len())?) },
             images: None,
         },
+        precision,
     };
-    let on_device = DeviceConv::new(device, network, &[batch])?;
+    let on_device = DeviceConv::new(device, network.clone(), &[batch])?;
     let mut program = Program::default();
     on_device.lay_down(&mut program, batch, &pass, device.allocate(2)?)?;
-    Ok(Pass { name: format!("{name}, batch {batch}"), program })
+    Ok(Pass { name: format!("{name}, batch {batch}, {precision:?}"), program })
 }
 
 fn recurrent(

@@ -2,7 +2,7 @@
 //
 // Axes: parts [N, H, W, C_i], z [N, H', W', C_out], weights [C_out, C_in, k_y, k_x]; in shared memory rows of the unfolded
 // input x pixels, and rows x output channels.
-#include "gather.cuh"
+#include "tile.cuh"
 
 // z: overwritten. partials [tile][2*C_out]: [sum z | sum z*z] of a tile, overwritten; null: not wanted.
 struct ConvForwardArgs {
@@ -16,39 +16,38 @@ struct ConvForwardArgs {
 };
 static_assert(sizeof(ConvForwardArgs) == sizeof(Conv) + 40, "layout of ConvForwardArgs");
 
-// Grid: tiles, blocks of output channels of all branches.
-KERNEL_RESIDENT(conv_forward, ConvForwardArgs, CONV_THREADS, 2) {
-    DYN_SMEM(float, shared);
+template <Operand OPERAND> DEVICE void convolve(const ConvForwardArgs &args, float *shared) {
     const Conv &conv = args.conv;
     const ConvBranch &branch = conv.branch[branch_of(conv, blockIdx.y)];
     uint32_t o0 = (blockIdx.y - branch.split) * args.split, outputs = min(args.split, branch.c_out - o0);
     uint32_t pixel0 = blockIdx.x * args.pixels, end = conv.n * conv.out_h * conv.out_w;
     uint32_t taps = conv.kernel_y * conv.kernel_x, total = 4 * taps * part_quads(conv), quads = args.chunk / 4;
+    Tile tile = tile_of<OPERAND>(args.pixels, args.pitch, args.split);
+    const Share &mine = tile.mine;
     float *weights = shared + args.weights_at;
-    uint32_t pitch_w = args.split + 4, columns = args.split / 4, groups = (args.pixels + 7) / 8;
-    Share mine = share(threadIdx.x, columns, groups);
     float acc[8][4] = {};
     for (uint32_t k0 = 0; k0 < total; k0 += args.chunk) {
         uint32_t depth = min(args.chunk, total - k0);
-        gather_input(conv, branch, shared, args.pitch, k0 / 4, quads, args.quads_magic, pixel0, args.pixels, end);
+        gather_input<put_across<OPERAND>>(conv, branch, shared, args.pitch, k0 / 4, quads, args.quads_magic, pixel0, args.pixels, end);
         for (uint32_t i = threadIdx.x; i < quads * args.split; i += CONV_THREADS) {
             uint32_t o = quotient(i, args.quads_magic), quad = i - o * quads;
-            if (4 * quad >= depth) continue;
+            if (4 * quad >= depth) {
+                put_line<OPERAND>(weights, tile.weights_pitch, quad, o, splat_quad(0.0f));
+                continue;
+            }
             ConvRow row = conv_row(conv, taps, k0 / 4 + quad);
             const ConvPart &part = conv.part[row.part];
             const float *from = branch.weight + ((size_t)(o0 + o) * conv.c_in + part.first + row.c) * taps + row.tap;
+            float weight[4];
 #pragma unroll
-            for (uint32_t j = 0; j < 4; j++) {
-                float weight = o < outputs && row.c + j < part.channels ? from[j * taps] : 0.0f;
-                weights[(4 * quad + j) * pitch_w + o] = weight;
-            }
+            for (uint32_t j = 0; j < 4; j++) weight[j] = o < outputs && row.c + j < part.channels ? from[j * taps] : 0.0f;
+            put_line<OPERAND>(weights, tile.weights_pitch, quad, o, make_float4(weight[0], weight[1], weight[2], weight[3]));
         }
         BARRIER();
-        if (mine.active) {
-            multiply<2>(shared + 4 * mine.group, args.pitch, 4 * groups, weights + 4 * mine.column, pitch_w, depth, acc);
-        }
+        multiply_tile<OPERAND>(tile, shared, weights, depth, acc);
         BARRIER();
     }
+    share_out<OPERAND>(tile, shared, acc);
     float sum[4] = {}, square[4] = {};
     uint32_t o = 4 * mine.column;
     if (mine.active && o < outputs) {
@@ -56,7 +55,7 @@ KERNEL_RESIDENT(conv_forward, ConvForwardArgs, CONV_THREADS, 2) {
         for (uint32_t v = 0; v < 2; v++) {
 #pragma unroll
             for (uint32_t j = 0; j < 4; j++) {
-                uint32_t number = 4 * (mine.group + v * groups) + j;
+                uint32_t number = 4 * (mine.group + v * tile.groups) + j;
                 if (number >= args.pixels || pixel0 + number >= end) continue;
                 const float(&z)[4] = acc[4 * v + j];
                 store_quad(args.z + (size_t)(pixel0 + number) * conv.c_out + branch.first + o0 + o,
@@ -71,6 +70,22 @@ KERNEL_RESIDENT(conv_forward, ConvForwardArgs, CONV_THREADS, 2) {
     }
     if (args.partials) {
         float *to = args.partials + (size_t)blockIdx.x * 2 * conv.c_out + branch.first + o0;
-        column_sums(mine, columns, groups, sum, square, shared, to, conv.c_out, outputs);
+        column_sums(mine, tile.columns, tile.groups, sum, square, shared, to, conv.c_out, outputs);
     }
+}
+
+// Grid: tiles, blocks of output channels of all branches.
+KERNEL_RESIDENT(conv_forward, ConvForwardArgs, CONV_THREADS, 2) {
+    DYN_SMEM(float, shared);
+    convolve<F32>(args, shared);
+}
+
+KERNEL_RESIDENT(conv_forward_tf32, ConvForwardArgs, CONV_THREADS, 2) {
+    DYN_SMEM(float, shared);
+    convolve<TF32>(args, shared);
+}
+
+KERNEL_RESIDENT(conv_forward_bf16, ConvForwardArgs, CONV_THREADS, 2) {
+    DYN_SMEM(float, shared);
+    convolve<BF16>(args, shared);
 }

@@ -1,9 +1,9 @@
 // What the kernels of the dense convolution share: its shape, and the unfolded input of a few pixels in shared memory.
 //
 // Axes: P pixels of z, counted through the whole batch; rows of the unfolded input, in the order (part, tap, channel), the
-// channels of a part padded to quads. In shared memory pixels are innermost.
+// channels of a part padded to quads. In shared memory pixels are innermost; what is summed over lies in words (words.cuh).
 #pragma once
-#include "product.cuh"
+#include "words.cuh"
 
 #define CONV_PARTS 16
 #define CONV_BRANCHES 8
@@ -93,13 +93,20 @@ DEVICE void advance(ConvPixel &at, uint32_t h, uint32_t w) {
 }
 
 // Rows [4*quad0, 4*(quad0 + quads)) of the unfolded input of a branch for pixels [pixel0, pixel0 + pixels) of z, of which
-// `end` exist. Outside of the image, and at pixels that do not exist, they are 0. `magic` divides by quads.
+// `end` exist. Outside of the image, and at pixels and rows that do not exist, they are 0. `magic` divides by quads. PUT: put_across
+// where rows are summed over, put_along where pixels are.
+template <Put PUT>
 DEVICE void gather_input(const Conv &conv, const ConvBranch &branch, float *to, uint32_t pitch, uint32_t quad0, uint32_t quads,
                          uint32_t magic, uint32_t pixel0, uint32_t pixels, uint32_t end) {
     uint32_t slots = pixels / 4, taps = conv.kernel_y * conv.kernel_x, total = taps * part_quads(conv);
     for (uint32_t index = threadIdx.x; index < tile4_count(slots, quads); index += CONV_THREADS) {
         Tile4 at = tile4(index, quads, magic);
-        if (at.slot >= slots || quad0 + at.quad >= total) continue;
+        if (at.slot >= slots) continue;
+        if (quad0 + at.quad >= total) {
+            const float4 none[4] = {};
+            PUT(to, pitch, at, none);
+            continue;
+        }
         ConvRow row = conv_row(conv, taps, quad0 + at.quad);
         const ConvPart &part = conv.part[row.part];
         uint32_t tap_y = row.tap / conv.kernel_x, tap_x = row.tap - tap_y * conv.kernel_x;
@@ -136,7 +143,6 @@ DEVICE void gather_input(const Conv &conv, const ConvBranch &branch, float *to, 
             }
         }
         transpose(v);
-#pragma unroll
-        for (int j = 0; j < 4; j++) put4(to + (4 * at.quad + j) * pitch + 4 * at.slot, v[j]);
+        PUT(to, pitch, at, v);
     }
 }

@@ -6,7 +6,7 @@
 //
 // With strides, pixels of the input are taken by phase, the remainders of row and column: all pixels of a phase are read by
 // the same taps, and no others are multiplied.
-#include "gather.cuh"
+#include "tile.cuh"
 
 struct ConvInputArgs {
     Conv conv;
@@ -40,14 +40,21 @@ DEVICE Axis axis(uint32_t phase, uint32_t kernel, uint32_t stride, int offset) {
     return axis;
 }
 
-// Rows [4*quad0, 4*(quad0 + quads)) of dz of a branch in the order (tap, output channel), channels padded to quads.
+// Rows [4*quad0, 4*(quad0 + quads)) of dz of a branch in the order (tap, output channel), channels padded to quads; 0 at rows that
+// do not exist.
+template <Operand OPERAND>
 DEVICE void gather_upstream(const ConvInputArgs &args, const ConvBranch &branch, const Axis &down, const Axis &along,
                             uint32_t phase_h, uint32_t phase_w, uint32_t quad0, uint32_t total, uint32_t pixel0, float *to) {
     const Conv &conv = args.conv;
     uint32_t slots = args.pixels / 4, quads = args.chunk / 4, across = (branch.c_out + 3) / 4;
     for (uint32_t index = threadIdx.x; index < tile4_count(slots, quads); index += CONV_THREADS) {
         Tile4 at = tile4(index, quads, args.quads_magic);
-        if (at.slot >= slots || quad0 + at.quad >= total) continue;
+        if (at.slot >= slots) continue;
+        if (quad0 + at.quad >= total) {
+            const float4 none[4] = {};
+            put_across<OPERAND>(to, args.pitch, at, none);
+            continue;
+        }
         uint32_t tap = (quad0 + at.quad) / across, o = 4 * (quad0 + at.quad - tap * across);
         uint32_t tap_y = tap / along.count, tap_x = tap - tap_y * along.count;
         ConvPixel pixel = conv_pixel(pixel0 + 4 * at.slot, phase_h, phase_w);
@@ -69,14 +76,11 @@ DEVICE void gather_upstream(const ConvInputArgs &args, const ConvBranch &branch,
         }
         upstream_quads(args.upstream, first, offset, there, n, branch.first + o, branch.c_out - o, v);
         transpose(v);
-#pragma unroll
-        for (uint32_t j = 0; j < 4; j++) put4(to + (4 * at.quad + j) * args.pitch + 4 * at.slot, v[j]);
+        put_across<OPERAND>(to, args.pitch, at, v);
     }
 }
 
-// Grid: tiles, blocks of input channels, phases.
-KERNEL_RESIDENT(conv_input, ConvInputArgs, CONV_THREADS, 2) {
-    DYN_SMEM(float, shared);
+template <Operand OPERAND> DEVICE void input_gradient(const ConvInputArgs &args, float *shared) {
     const Conv &conv = args.conv;
     uint32_t phase_y = blockIdx.z / conv.stride_x, phase_x = blockIdx.z - phase_y * conv.stride_x;
     // Some phases have fewer pixels than others, or none.
@@ -84,9 +88,10 @@ KERNEL_RESIDENT(conv_input, ConvInputArgs, CONV_THREADS, 2) {
     uint32_t phase_w = phase_x < conv.w ? (conv.w - phase_x + conv.stride_x - 1) / conv.stride_x : 0;
     uint32_t pixel0 = blockIdx.x * args.pixels, end = conv.n * phase_h * phase_w;
     uint32_t taps = conv.kernel_y * conv.kernel_x, quad_c0 = blockIdx.y * args.split / 4, all_quads = part_quads(conv);
+    uint32_t quads = args.chunk / 4;
+    Tile tile = tile_of<OPERAND>(args.pixels, args.pitch, args.split);
+    const Share &mine = tile.mine;
     float *weights = shared + args.weights_at;
-    uint32_t pitch_w = args.split + 4, columns = args.split / 4, groups = (args.pixels + 7) / 8, quads = args.chunk / 4;
-    Share mine = share(threadIdx.x, columns, groups);
     float acc[8][4] = {};
     for (uint32_t b = 0; b < conv.branches; b++) {
         const ConvBranch &branch = conv.branch[b];
@@ -95,10 +100,13 @@ KERNEL_RESIDENT(conv_input, ConvInputArgs, CONV_THREADS, 2) {
         uint32_t across = (branch.c_out + 3) / 4;
         uint32_t total = pixel0 < end ? down.count * along.count * across : 0;
         for (uint32_t quad0 = 0; quad0 < total; quad0 += quads) {
-            gather_upstream(args, branch, down, along, phase_h, phase_w, quad0, total, pixel0, shared);
+            gather_upstream<OPERAND>(args, branch, down, along, phase_h, phase_w, quad0, total, pixel0, shared);
             for (uint32_t i = threadIdx.x; i < quads * args.split; i += CONV_THREADS) {
                 uint32_t column = quotient(i, args.quads_magic), quad = i - column * quads;
-                if (quad0 + quad >= total) continue;
+                if (quad0 + quad >= total) {
+                    put_line<OPERAND>(weights, tile.weights_pitch, quad, column, splat_quad(0.0f));
+                    continue;
+                }
                 uint32_t tap = (quad0 + quad) / across, o = 4 * (quad0 + quad - tap * across);
                 uint32_t tap_y = tap / along.count, tap_x = tap - tap_y * along.count;
                 uint32_t from_tap = (down.first + tap_y * conv.stride_y) * conv.kernel_x + along.first + tap_x * conv.stride_x;
@@ -109,24 +117,21 @@ KERNEL_RESIDENT(conv_input, ConvInputArgs, CONV_THREADS, 2) {
                     c = conv.part[row.part].first + row.c + column % 4;
                     there = row.c + column % 4 < conv.part[row.part].channels;
                 }
+                float weight[4];
 #pragma unroll
                 for (uint32_t j = 0; j < 4; j++) {
-                    float weight = 0.0f;
-                    if (there && o + j < branch.c_out) {
-                        weight = branch.weight[((size_t)(o + j) * conv.c_in + c) * taps + from_tap];
-                    }
-                    weights[(4 * quad + j) * pitch_w + column] = weight;
+                    bool wanted = there && o + j < branch.c_out;
+                    weight[j] = wanted ? branch.weight[((size_t)(o + j) * conv.c_in + c) * taps + from_tap] : 0.0f;
                 }
+                put_line<OPERAND>(weights, tile.weights_pitch, quad, column, make_float4(weight[0], weight[1], weight[2], weight[3]));
             }
             BARRIER();
-            if (mine.active) {
-                multiply<2>(shared + 4 * mine.group, args.pitch, 4 * groups, weights + 4 * mine.column, pitch_w,
-                            4 * min(quads, total - quad0), acc);
-            }
+            multiply_tile<OPERAND>(tile, shared, weights, 4 * min(quads, total - quad0), acc);
             BARRIER();
         }
     }
-    float sum[4] = {}, product[4] = {};
+    share_out<OPERAND>(tile, shared, acc);
+    float sum[4] = {}, weighted[4] = {};
     if (mine.active && quad_c0 + mine.column < all_quads) {
         ConvRow row = conv_row(conv, 1, quad_c0 + mine.column);
         const ConvPart &part = conv.part[row.part];
@@ -138,7 +143,7 @@ KERNEL_RESIDENT(conv_input, ConvInputArgs, CONV_THREADS, 2) {
         }
 #pragma unroll
         for (uint32_t v = 0; v < 2; v++) {
-            uint32_t number = 4 * (mine.group + v * groups);
+            uint32_t number = 4 * (mine.group + v * tile.groups);
             if (!part.du || number >= args.pixels || pixel0 + number >= end) continue;
             ConvPixel pixel = conv_pixel(pixel0 + number, phase_h, phase_w);
 #pragma unroll
@@ -155,18 +160,18 @@ KERNEL_RESIDENT(conv_input, ConvInputArgs, CONV_THREADS, 2) {
                 sum[1] += du.y;
                 sum[2] += du.z;
                 sum[3] += du.w;
-                product[0] = fmaf(du.x, value.x, product[0]);
-                product[1] = fmaf(du.y, value.y, product[1]);
-                product[2] = fmaf(du.z, value.z, product[2]);
-                product[3] = fmaf(du.w, value.w, product[3]);
+                weighted[0] = fmaf(du.x, value.x, weighted[0]);
+                weighted[1] = fmaf(du.y, value.y, weighted[1]);
+                weighted[2] = fmaf(du.z, value.z, weighted[2]);
+                weighted[3] = fmaf(du.w, value.w, weighted[3]);
                 advance(pixel, phase_h, phase_w);
             }
         }
     }
     if (args.partials) {
         // Columns are quads of parts: where a part's last is not full, they are not the input's channels.
-        float *sums = shared + 8 * columns * groups + CONV_THREADS;
-        column_sums(mine, columns, groups, sum, product, shared, sums, args.split, args.split);
+        float *sums = shared + 8 * tile.columns * tile.groups + CONV_THREADS;
+        column_sums(mine, tile.columns, tile.groups, sum, weighted, shared, sums, args.split, args.split);
         BARRIER();
         float *to = args.partials + ((size_t)blockIdx.z * args.tiles + blockIdx.x) * 2 * conv.c_in;
         for (uint32_t i = threadIdx.x; i < 2 * args.split; i += CONV_THREADS) {
@@ -177,4 +182,20 @@ KERNEL_RESIDENT(conv_input, ConvInputArgs, CONV_THREADS, 2) {
             if (c < conv.part[row.part].channels) to[i / args.split * conv.c_in + conv.part[row.part].first + c] = sums[i];
         }
     }
+}
+
+// Grid: tiles, blocks of input channels, phases.
+KERNEL_RESIDENT(conv_input, ConvInputArgs, CONV_THREADS, 2) {
+    DYN_SMEM(float, shared);
+    input_gradient<F32>(args, shared);
+}
+
+KERNEL_RESIDENT(conv_input_tf32, ConvInputArgs, CONV_THREADS, 2) {
+    DYN_SMEM(float, shared);
+    input_gradient<TF32>(args, shared);
+}
+
+KERNEL_RESIDENT(conv_input_bf16, ConvInputArgs, CONV_THREADS, 2) {
+    DYN_SMEM(float, shared);
+    input_gradient<BF16>(args, shared);
 }

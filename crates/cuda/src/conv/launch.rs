@@ -5,13 +5,29 @@ use crate::args;
 use crate::channels::{pointer, vector};
 use crate::fold::{self, Fold, FoldWeights};
 use crate::images::{Images, Upstream, Write};
+use crate::precision::Precision;
 use crate::program::{Kernel, Program};
 use crate::quads::{UpstreamArgs, magic};
 use crate::view::View;
 
-pub(super) static FORWARD: Kernel = Kernel::new("conv_forward", 256);
-pub(super) static WEIGHTS: Kernel = Kernel::new("conv_weights", 256);
-pub(super) static INPUT: Kernel = Kernel::new("conv_input", 256);
+/// One for each precision.
+pub(super) static FORWARD: [Kernel; 3] = [
+    Kernel::new("conv_forward", THREADS),
+    Kernel::new("conv_forward_tf32", THREADS),
+    Kernel::new("conv_forward_bf16", THREADS),
+];
+pub(super) static WEIGHTS: [Kernel; 3] = [
+    Kernel::new("conv_weights", THREADS),
+    Kernel::new("conv_weights_tf32", THREADS),
+    Kernel::new("conv_weights_bf16", THREADS),
+];
+pub(super) static INPUT: [Kernel; 3] = [
+    Kernel::new("conv_input", THREADS),
+    Kernel::new("conv_input_tf32", THREADS),
+    Kernel::new("conv_input_bf16", THREADS),
+];
+
+const THREADS: u32 = 256;
 
 args! {
     struct PartArgs: 32 {
@@ -206,6 +222,7 @@ impl Input<'_> {
 #[expect(clippy::too_many_arguments, reason = "those of the public function")]
 pub(super) fn forward(
     program: &mut Program,
+    precision: Precision,
     images: Images,
     parts: &[View],
     activation: Activation,
@@ -217,21 +234,21 @@ pub(super) fn forward(
 ) {
     let input = Input { images, parts, d_parts: &[], activation, shape, branches };
     let c_out = input.c_out();
-    let cut = plan::forward(images, shape, &c_out);
+    let cut = plan::forward(precision, images, shape, &c_out);
     let partials = sums.map(|sums| scratch.slice(0..cut.partials * sums.len));
     let args = ForwardArgs {
         conv: input.args(cut.split, &[z.address]),
         z: z.address,
         partials: pointer(partials),
         pixels: cut.pixels as u32,
-        pitch: cut.pitch() as u32,
+        pitch: cut.pitch as u32,
         chunk: cut.chunk as u32,
         quads_magic: magic(cut.chunk / 4),
         split: cut.split as u32,
         weights_at: cut.weights_at as u32,
     };
     let grid = [cut.tiles as u32, plan::splits(&c_out, cut.split) as u32, 1];
-    program.push(&FORWARD, grid, 4 * cut.floats as u32, &args);
+    program.push(&FORWARD[precision as usize], grid, 4 * cut.floats as u32, &args);
     if let Some((partials, sums)) = partials.zip(sums) {
         fold::partials(program, &[Fold { partials, sums }]);
     }
@@ -240,13 +257,14 @@ pub(super) fn forward(
 /// Returns how many floats of `scratch` are used.
 pub(super) fn weights(
     program: &mut Program,
+    precision: Precision,
     input: &Input,
     upstream: Upstream,
     d_weights: &[View],
     scratch: View,
 ) -> usize {
     let c_out = input.c_out();
-    let cut = plan::weights(input.images, input.shape, &c_out);
+    let cut = plan::weights(precision, input.images, input.shape, &c_out);
     let mut conv = input.args(cut.split, &[]);
     let mut used = 0;
     let mut folds = Vec::with_capacity(d_weights.len());
@@ -262,7 +280,7 @@ pub(super) fn weights(
         pixels: cut.pixels as u32,
         tiles: cut.tiles as u32,
         slots: cut.slots as u32,
-        pitch: cut.pitch() as u32,
+        pitch: cut.pitch as u32,
         chunk: cut.chunk as u32,
         quads_magic: magic(cut.chunk / 4),
         split: cut.split as u32,
@@ -270,20 +288,21 @@ pub(super) fn weights(
     };
     let rows = 4 * input.quads() * input.shape.kernel.0 * input.shape.kernel.1;
     let grid = [cut.slots as u32, rows.div_ceil(cut.chunk) as u32, plan::splits(&c_out, cut.split) as u32];
-    program.push(&WEIGHTS, grid, 4 * cut.floats as u32, &args);
+    program.push(&WEIGHTS[precision as usize], grid, 4 * cut.floats as u32, &args);
     fold::weights(program, &folds);
     used
 }
 
 pub(super) fn input(
     program: &mut Program,
+    precision: Precision,
     input: &Input,
     upstream: Upstream,
     write: Write,
     sums: Option<View<f64>>,
     scratch: View,
 ) {
-    let cut = plan::input(input.images, input.shape, &input.c_out());
+    let cut = plan::input(precision, input.images, input.shape, &input.c_out());
     let partials = sums.map(|sums| scratch.slice(0..cut.partials * sums.len));
     let args = InputArgs {
         conv: input.args(cut.split, &[]),
@@ -292,7 +311,7 @@ pub(super) fn input(
         accumulate: write.flag(),
         pixels: cut.pixels as u32,
         tiles: cut.tiles as u32,
-        pitch: cut.pitch() as u32,
+        pitch: cut.pitch as u32,
         chunk: cut.chunk as u32,
         quads_magic: magic(cut.chunk / 4),
         split: cut.split as u32,
@@ -300,7 +319,7 @@ pub(super) fn input(
     };
     let (y, x) = input.shape.stride;
     let grid = [cut.tiles as u32, (4 * input.quads()).div_ceil(cut.split) as u32, (y * x) as u32];
-    program.push(&INPUT, grid, 4 * cut.floats as u32, &args);
+    program.push(&INPUT[precision as usize], grid, 4 * cut.floats as u32, &args);
     if let Some((partials, sums)) = partials.zip(sums) {
         fold::partials(program, &[Fold { partials, sums }]);
     }

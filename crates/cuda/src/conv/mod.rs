@@ -7,8 +7,13 @@
 //!
 //! z\[n, y, x, o\] = Σ_{ky,kx,i} weight\[o, i, ky, kx\] · ũ\[n, y·s_y + ky + offset_y, x·s_x + kx + offset_x, i\], where ũ is the activated
 //! input and 0 outside of the image (after the activation: the halo is 0, not relu(b)).
+//!
+//! The factors of all three products, which are ũ, the weights and the gradient dz at z, are rounded to a [`Precision`] as they are
+//! loaded and multiplied on CUDA cores (f32) or on tensor cores; sums are f32. Where u > 0 and what is summed over channels is
+//! decided by numbers that were not rounded.
 
 use crate::images::{Affine, Images, Upstream, Write};
+use crate::precision::Precision;
 use crate::program::{Kernel, Program};
 use crate::view::View;
 
@@ -18,7 +23,17 @@ mod plan;
 mod tests;
 
 /// The kernels of this module.
-pub const KERNELS: &[&Kernel] = &[&launch::FORWARD, &launch::WEIGHTS, &launch::INPUT];
+pub const KERNELS: &[&Kernel] = &[
+    &launch::FORWARD[0],
+    &launch::FORWARD[1],
+    &launch::FORWARD[2],
+    &launch::WEIGHTS[0],
+    &launch::WEIGHTS[1],
+    &launch::WEIGHTS[2],
+    &launch::INPUT[0],
+    &launch::INPUT[1],
+    &launch::INPUT[2],
+];
 
 /// Parts and branches that a launch has room for.
 const PARTS: usize = 16;
@@ -89,6 +104,7 @@ pub struct Branch {
 #[expect(clippy::too_many_arguments, reason = "the CPU kernel's arguments, then scratch")]
 pub fn forward(
     program: &mut Program,
+    precision: Precision,
     images: Images,
     parts: &[View],
     activation: Activation,
@@ -103,14 +119,14 @@ pub fn forward(
     assert_eq!(z.len, out.len(), "{OPERATION}: z of {out:?}");
     assert!(sums.is_none_or(|sums| sums.len == 2 * out.c), "{OPERATION}: sums of {out:?}");
     if !images.is_empty() && !out.is_empty() {
-        launch::forward(program, images, parts, activation, shape, branches, z, sums, scratch);
+        launch::forward(program, precision, images, parts, activation, shape, branches, z, sums, scratch);
     }
 }
 
 /// Floats of scratch memory that a forward call with sums takes, whose branches write so many channels each.
-pub fn forward_scratch_len(images: Images, shape: ConvShape, c_out: &[usize]) -> usize {
+pub fn forward_scratch_len(precision: Precision, images: Images, shape: ConvShape, c_out: &[usize]) -> usize {
     // The cut depends on the input's channels, not on how they are divided into parts.
-    plan::forward(images, shape, c_out).partials * 2 * c_out.iter().sum::<usize>()
+    plan::forward(precision, images, shape, c_out).partials * 2 * c_out.iter().sum::<usize>()
 }
 
 /// Gradients of the weights and of the parts.
@@ -129,6 +145,7 @@ pub fn forward_scratch_len(images: Images, shape: ConvShape, c_out: &[usize]) ->
 #[expect(clippy::too_many_arguments, reason = "the CPU kernel's arguments, then scratch")]
 pub fn backward(
     program: &mut Program,
+    precision: Precision,
     images: Images,
     parts: &[View],
     activation: Activation,
@@ -165,18 +182,18 @@ pub fn backward(
     let input = launch::Input { images, parts, d_parts, activation, shape, branches };
     let mut used = 0;
     if let Some(weights) = d_weights {
-        used = launch::weights(program, &input, upstream, weights, scratch);
+        used = launch::weights(program, precision, &input, upstream, weights, scratch);
     }
     if sums.is_some() || d_parts.iter().any(Option::is_some) {
-        launch::input(program, &input, upstream, write, sums, scratch.slice(used..scratch.len));
+        launch::input(program, precision, &input, upstream, write, sums, scratch.slice(used..scratch.len));
     }
 }
 
 /// Floats of scratch memory that a backward call takes, whose branches write so many channels each: for the gradients of the
 /// weights, then for the sums.
-pub fn backward_scratch_len(images: Images, shape: ConvShape, c_out: &[usize]) -> usize {
-    let weights = plan::weights(images, shape, c_out).slots * c_out.iter().sum::<usize>() * shape.depth();
-    weights + plan::input(images, shape, c_out).partials * 2 * images.c
+pub fn backward_scratch_len(precision: Precision, images: Images, shape: ConvShape, c_out: &[usize]) -> usize {
+    let weights = plan::weights(precision, images, shape, c_out).slots * c_out.iter().sum::<usize>() * shape.depth();
+    weights + plan::input(precision, images, shape, c_out).partials * 2 * images.c
 }
 
 /// Panics unless everything fits; the shape of z.

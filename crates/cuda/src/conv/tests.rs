@@ -2,6 +2,7 @@
 
 use super::{ConvShape, plan};
 use crate::images::Images;
+use crate::precision::Precision;
 use crate::quads::SHARED_FLOATS;
 
 #[test]
@@ -14,11 +15,17 @@ fn every_shape_has_a_cut_that_fits_shared_memory() {
                 let images = Images { n, h, w, c };
                 let shape = ConvShape { kernel, stride, output: (h.div_ceil(stride.0), w.div_ceil(stride.1)), c_in: c };
                 for c_out in [&[1][..], &[16], &[24, 24], &[768], &[17, 5]] {
-                    let (forward, input) = (plan::forward(images, shape, c_out), plan::input(images, shape, c_out));
-                    let weights = plan::weights(images, shape, c_out);
-                    let floats = [forward.floats, input.floats, weights.floats];
-                    assert!(floats.iter().all(|&floats| floats <= SHARED_FLOATS), "{images:?} {shape:?}: {floats:?}");
-                    assert!(weights.chunk * weights.split <= 16 * 256, "{weights:?}");
+                    for precision in Precision::ALL {
+                        let forward = plan::forward(precision, images, shape, c_out);
+                        let input = plan::input(precision, images, shape, c_out);
+                        let weights = plan::weights(precision, images, shape, c_out);
+                        let floats = [forward.floats, input.floats, weights.floats];
+                        assert!(
+                            floats.iter().all(|&floats| floats <= SHARED_FLOATS),
+                            "{images:?} {shape:?}: {floats:?}"
+                        );
+                        assert!(weights.chunk * weights.split <= 16 * 256, "{weights:?}");
+                    }
                 }
             }
         }

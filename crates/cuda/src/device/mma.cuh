@@ -31,6 +31,9 @@
 
 #include "prelude.cuh"
 
+// What the factors of a product are rounded to. In f32, not at all: CUDA cores.
+enum Operand { F32, TF32, BF16 };
+
 struct FragmentA {
     uint32_t r[4];
 };

@@ -10,8 +10,6 @@
 #include "args.cuh"
 #include "mma.cuh"
 
-enum Operand { TF32, BF16 };
-
 constexpr int WORDS = 16, PITCH = WORDS + 4;
 
 template <Operand OPERAND, int SIDE> struct Shape {

@@ -4,7 +4,7 @@ use darts_bilevel::Pass;
 use darts_bilevel::device::{DeviceGradients, DeviceProblem, Evaluation};
 use darts_cells::Error;
 use darts_cells::conv::{ConvNetwork, DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceStatistics, LossConfig};
-use darts_cuda::{Backend, Memory, Program, View, relaxation};
+use darts_cuda::{Backend, Memory, Precision, Program, View, relaxation};
 
 /// Images with their classes, in device memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,22 +53,29 @@ impl DeviceSupernet {
         self.statistics
     }
 
-    /// Appends an evaluation of a batch with the running statistics; returns where its logits will be.
+    /// Appends an evaluation of a batch in `precision` with the running statistics; returns where its logits will be.
     #[cfg(feature = "cuda")]
     pub(crate) fn lay_down_validation(
         &self,
         program: &mut Program,
         (w, alpha): (View, View),
         batch: DeviceImages,
+        precision: Precision,
         results: View<f64>,
     ) -> Result<View, Error> {
         relaxation::softmax(program, alpha, self.columns, self.weights);
-        let pass = self.pass(w, batch, DeviceStatistics::Running(self.statistics));
+        let pass = self.pass(w, batch, DeviceStatistics::Running(self.statistics), precision);
         self.network.lay_down(program, batch.labels.len, &pass, results)?;
         Ok(self.network.logits(batch.labels.len))
     }
 
-    fn pass(&self, theta: View, batch: DeviceImages, statistics: DeviceStatistics) -> DeviceConvPass {
+    fn pass(
+        &self,
+        theta: View,
+        batch: DeviceImages,
+        statistics: DeviceStatistics,
+        precision: Precision,
+    ) -> DeviceConvPass {
         DeviceConvPass {
             images: batch.images,
             labels: batch.labels,
@@ -78,6 +85,7 @@ impl DeviceSupernet {
             statistics,
             loss: LossConfig::default(),
             gradients: DeviceConvGradients::default(),
+            precision,
         }
     }
 }
@@ -91,7 +99,8 @@ impl DeviceProblem for DeviceSupernet {
         let update = (at.pass == Pass::Weight).then_some(self.statistics);
         let DeviceGradients { w: theta, alpha } = at.gradients;
         let gradients = DeviceConvGradients { theta, weights: alpha.map(|_| self.d_weights), images: None };
-        let pass = DeviceConvPass { gradients, ..self.pass(at.w, *batch, DeviceStatistics::Batch { update }) };
+        let pass = self.pass(at.w, *batch, DeviceStatistics::Batch { update }, at.precision);
+        let pass = DeviceConvPass { gradients, ..pass };
         self.network.lay_down(program, batch.labels.len, &pass, at.results)?;
         if let Some(alpha) = alpha {
             relaxation::softmax_backward(program, self.weights, self.d_weights, self.columns, alpha);

@@ -83,6 +83,7 @@ impl OnDevice<'_> {
             statistics,
             loss,
             gradients,
+            precision: Precision::F32,
         })
     }
 

@@ -140,13 +140,13 @@ impl Convolution {
         z: &Buffer,
         sums: Option<View<f64>>,
     ) {
-        let (images, shape) = (lower.images(self.input), self.device_shape());
+        let (precision, images, shape) = (lower.pass.precision, lower.images(self.input), self.device_shape());
         let mark = lower.mark();
-        let scratch =
-            lower.take(if sums.is_some() { conv::forward_scratch_len(images, shape, &self.widths()) } else { 0 });
+        let scratch = sums.map_or(0, |_| conv::forward_scratch_len(precision, images, shape, &self.widths()));
+        let scratch = lower.take(scratch);
         let (parts, z, branches) = (lower.views(parts), lower.view(z), self.device_branches(lower));
         let activation = activate.device(lower);
-        conv::forward(lower.program, images, &parts, activation, shape, &branches, z, sums, scratch);
+        conv::forward(lower.program, precision, images, &parts, activation, shape, &branches, z, sums, scratch);
         lower.release(mark);
     }
 
@@ -163,9 +163,9 @@ impl Convolution {
         write: Write,
         sums: Option<View<f64>>,
     ) {
-        let (images, shape) = (lower.images(self.input), self.device_shape());
+        let (precision, images, shape) = (lower.pass.precision, lower.images(self.input), self.device_shape());
         let mark = lower.mark();
-        let scratch = lower.take(conv::backward_scratch_len(images, shape, &self.widths()));
+        let scratch = lower.take(conv::backward_scratch_len(precision, images, shape, &self.widths()));
         let (parts, branches, activation) = (lower.views(parts), self.device_branches(lower), activate.device(lower));
         let d_parts: Vec<Option<View>> = d_parts.iter().copied().map(Some).collect();
         let d_weights: Option<Vec<View>> = self.branches.iter().map(|b| lower.d_theta(&b.weight)).collect();
@@ -173,6 +173,7 @@ impl Convolution {
         let upstream = Upstream { terms: &terms, bn: arriving.bn(lower) };
         conv::backward(
             lower.program,
+            precision,
             images,
             &parts,
             activation,
@@ -334,10 +335,11 @@ impl Linear {
 
     fn lay_forward(&self, lower: &mut Lower, features: &Buffer, activate: Activate) {
         let (images, shape) = (self.device_images(lower.batch), self.device_shape(lower.batch));
+        let precision = lower.pass.precision;
         let (x, product, logits) = (lower.view(features), lower.view(&self.product), lower.view(&self.logits));
         let (activation, branch) = (activate.device(lower), self.device_branch(lower));
         let nothing = View::none();
-        conv::forward(lower.program, images, &[x], activation, shape, &branch, product, None, nothing);
+        conv::forward(lower.program, precision, images, &[x], activation, shape, &branch, product, None, nothing);
         let shift = Some(lower.theta(&self.bias));
         let term = mix::Term { z: product, scale: None, shift, weight: None, sample_scale: None };
         mix::forward(lower.program, images.with_channels(self.classes), &[term], logits, Write::Overwrite);
@@ -353,18 +355,20 @@ impl Linear {
         sums: Option<View<f64>>,
     ) {
         let (images, shape) = (self.device_images(lower.batch), self.device_shape(lower.batch));
+        let precision = lower.pass.precision;
         let gradient = lower.view(&self.d_logits);
         if let Some(sums) = lower.d_theta(&self.bias) {
             fold::weights(lower.program, &[fold::FoldWeights { partials: gradient, sums }]);
         }
         let mark = lower.mark();
-        let scratch = lower.take(conv::backward_scratch_len(images, shape, &[self.classes]));
+        let scratch = lower.take(conv::backward_scratch_len(precision, images, shape, &[self.classes]));
         let d_weights = lower.d_theta(&self.weight).map(|view| [view]);
         let terms = [UpstreamTerm { grad: gradient, scale: None, sample_scale: None }];
         let (x, d_x) = (lower.view(features), lower.view(d_features));
         let (activation, branch) = (activate.device(lower), self.device_branch(lower));
         conv::backward(
             lower.program,
+            precision,
             images,
             &[x],
             activation,

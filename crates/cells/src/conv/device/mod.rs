@@ -11,7 +11,7 @@ mod lower;
 mod single;
 
 use darts_cuda::head::{self, CrossEntropy};
-use darts_cuda::{Memory, Program, View, Write, vector};
+use darts_cuda::{Memory, Precision, Program, View, Write, vector};
 
 use self::lower::{Lower, Places, Planned};
 pub use self::single::{DeviceOperation, DeviceOperationPass, OperationGradients};
@@ -39,6 +39,9 @@ pub struct DeviceConvPass {
     pub loss: LossConfig,
     /// The gradients that are asked for.
     pub gradients: DeviceConvGradients,
+    /// What the factors of the products of dense convolutions and classifiers are rounded to. Separable units are computed in f32
+    /// whatever it is.
+    pub precision: Precision,
 }
 
 /// The gradients of the loss that are asked for; each is overwritten.
@@ -89,8 +92,8 @@ impl DeviceConv {
     fn plan(network: &ConvNetwork, batches: &[usize]) -> Places {
         let capacity = batches.iter().copied().max().unwrap_or(0);
         let mut places = Places::new(capacity, &network.activations, &network.channels);
-        // What kernels need between their launches depends on how they are cut: a pass is laid down to see.
-        for &batch in batches {
+        // What kernels need between their launches depends on how they are cut: passes are laid down to see.
+        for (batch, precision) in batches.iter().flat_map(|&batch| Precision::ALL.map(|precision| (batch, precision))) {
             let anywhere = |len: usize| View::at(1 << 20, len);
             let pass = DeviceConvPass {
                 images: anywhere(network.images.shape.len() * batch),
@@ -105,6 +108,7 @@ impl DeviceConv {
                     weights: (network.weights > 0).then(|| anywhere(network.weights)),
                     images: Some(anywhere(network.images.shape.len() * batch)),
                 },
+                precision,
             };
             let mut program = Program::default();
             let mut lower = Lower::new(network.planned(&pass), &places, batch, pass, &mut program);

@@ -1,6 +1,6 @@
-//! One operation by itself on a device, for tests against golden values.
+//! One operation by itself on a device, in f32, for tests against golden values.
 
-use darts_cuda::{Memory, Program, View};
+use darts_cuda::{Memory, Precision, Program, View};
 
 use super::lower::{Lower, Places, Planned};
 use super::{DeviceConvGradients, DeviceConvPass, argument, length};
@@ -126,6 +126,7 @@ impl DeviceOperation {
                 weights: None,
                 images: gradients.map(|g| g.input),
             },
+            precision: Precision::F32,
         };
         let output = gradients.map_or(View::none(), |g| g.output);
         let planned = Planned {

@@ -2,7 +2,7 @@
 //! the failing element. Refuses to compute anything a kernel computes.
 #![allow(dead_code, reason = "every test file has its own copy and uses what it needs")]
 
-use darts_cuda::{Memory, View};
+use darts_cuda::{Memory, Precision, View};
 use darts_cuda_emulator::TestDevice;
 use darts_ops::Images;
 
@@ -29,6 +29,16 @@ pub(crate) fn shapes() -> Vec<Images> {
 /// The shape as darts-cuda has it.
 pub(crate) fn device_images(images: Images) -> darts_cuda::Images {
     darts_cuda::Images { n: images.n, h: images.h, w: images.w, c: images.c }
+}
+
+/// A factor's number as the tensor cores get it: to bfloat16 ties go to even, to tf32 away from zero.
+pub(crate) fn rounded(value: f32, precision: Precision) -> f32 {
+    let bits = value.to_bits();
+    f32::from_bits(match precision {
+        Precision::F32 => bits,
+        Precision::Tf32 => (bits + 0x1000) & !0x1fff,
+        Precision::Bf16 => (bits + 0x7fff + (bits >> 16 & 1)) & !0xffff,
+    })
 }
 
 /// The numbers on the device.

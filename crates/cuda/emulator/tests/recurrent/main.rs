@@ -2,6 +2,8 @@
 
 #![cfg(unix)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod embedding;
 mod golden;
 mod matmul;

@@ -5,6 +5,7 @@ use darts_cuda::{Backend, Memory, Precision, Program, View, Write};
 use darts_cuda_emulator::{TestDevice, in_all_orders};
 use darts_ops::matmul as reference;
 
+use crate::common::rounded;
 use crate::{close, values};
 
 /// A product: which factors are stored transposed, what it does to `out`, whether it has a scale.
@@ -28,16 +29,6 @@ const PLAIN: Case = Case {
     write: Write::Overwrite,
     scaled: false,
 };
-
-/// A factor's number as the tensor cores get it: to bfloat16 ties go to even, to tf32 away from zero.
-fn rounded(value: f32, precision: Precision) -> f32 {
-    let bits = value.to_bits();
-    f32::from_bits(match precision {
-        Precision::F32 => bits,
-        Precision::Tf32 => (bits + 0x1000) & !0x1fff,
-        Precision::Bf16 => (bits + 0x7fff + (bits >> 16 & 1)) & !0xffff,
-    })
-}
 
 /// Floats between the rows of `out`, which must stay as they were.
 const GAP: usize = 3;

@@ -6,11 +6,10 @@ use darts_bilevel::device::{DeviceProblem, DeviceSearch, Evaluation};
 use darts_cells::conv::DeviceConv;
 use darts_cells::genotype::Genotype;
 use darts_cuda::driver::Device;
-use darts_cuda::{Backend, Memory, Program, View};
+use darts_cuda::{Backend, Memory, Precision, Program, View};
 use darts_data::{BadImages, Dataset, Loader};
 use serde_json::Value;
 
-use super::check_precision;
 use super::feed::{DeviceBatch, Feed, send};
 use super::score::Scorer;
 use crate::config::{Order, SearchConfig};
@@ -33,12 +32,12 @@ pub(crate) struct DeviceImageSearch {
     train: Feed,
     valid: Feed,
     validation: Scorer,
+    precision: Precision,
 }
 
 impl DeviceImageSearch {
     /// Finds the data, builds the network, and brings both to the device. Initial w and α come from [`initial`](Self::initial).
     pub(crate) fn open(config: &SearchConfig, options: &RunOptions, device: &Device) -> Result<Self> {
-        check_precision(options)?;
         let (mut subject, network) = Subject::open(config, options)?;
         let readers = options.readers();
         subject.train = subject.train.workers(readers).as_bytes();
@@ -66,6 +65,7 @@ impl DeviceImageSearch {
             train: Feed::new(device, &subject.train, of_train)?,
             valid: Feed::new(device, &subject.valid, of_valid)?,
             validation: Scorer::new(device, &subject.valid_images, batch, of_valid, &none_bad, readers)?,
+            precision: options.precision,
             subject,
             problem,
         })
@@ -156,10 +156,10 @@ impl DeviceSearchTask for DeviceImageSearch {
         (w, alpha): (View, View),
         watch: &mut Watch<'_>,
     ) -> Result<Option<Scores>> {
-        let Self { problem, validation, .. } = self;
+        let Self { problem, validation, precision, .. } = self;
         let of = (w, problem.network().config().classes);
         validation.scores(device, of, "validation", watch, &|program, batch, results| {
-            problem.lay_down_validation(program, (w, alpha), batch.place(), results)
+            problem.lay_down_validation(program, (w, alpha), batch.place(), *precision, results)
         })
     }
 

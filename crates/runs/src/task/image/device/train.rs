@@ -10,10 +10,9 @@ use darts_bilevel::optimizer::SgdConfig;
 use darts_cells::conv::{ConvNetwork, DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceStatistics, LossConfig};
 use darts_cells::genotype::Genotype;
 use darts_cuda::driver::Device;
-use darts_cuda::{Backend, Memory, Program, View, vector};
+use darts_cuda::{Backend, Memory, Precision, Program, View, vector};
 use darts_data::Dataset;
 
-use super::check_precision;
 use super::feed::{DeviceBatch, Feed, send};
 use super::score::Scorer;
 use crate::config::TrainConfig;
@@ -40,6 +39,7 @@ pub(crate) struct DeviceImageTraining {
     part: Option<(View, View<f64>)>,
     train: Feed,
     held_out: Option<Scorer>,
+    precision: Precision,
     /// Threads that read images.
     readers: usize,
 }
@@ -55,7 +55,6 @@ impl DeviceImageTraining {
     /// Finds the data, builds the network, and brings both to the device. Initial w comes from [`initial`](Self::initial).
     /// Unreadable images are listed in the folder `dir`.
     pub(crate) fn open(config: &TrainConfig, options: &RunOptions, dir: PathBuf, device: &Device) -> Result<Self> {
-        check_precision(options)?;
         let (mut subject, network) = Subject::open(config, options, dir)?;
         let readers = options.readers();
         subject.train = subject.train.workers(readers).as_bytes();
@@ -105,6 +104,7 @@ impl DeviceImageTraining {
             network: DeviceConv::new(device, network, &sizes)?,
             train,
             held_out,
+            precision: options.precision,
             readers,
             subject,
         })
@@ -118,6 +118,10 @@ impl DeviceImageTraining {
     /// What `run.json` says of the data.
     pub(crate) fn record(&self) -> DataRecord {
         self.subject.record()
+    }
+
+    fn model(&self, theta: View) -> DeviceModel {
+        DeviceModel { theta, statistics: self.statistics, precision: self.precision }
     }
 
     fn network(&self) -> &ConvNetwork {
@@ -144,6 +148,7 @@ impl DeviceImageTraining {
             statistics: DeviceStatistics::Batch { update: Some(self.statistics) },
             loss: LossConfig { label_smoothing, auxiliary_weight },
             gradients: DeviceConvGradients { theta: gradient, ..DeviceConvGradients::default() },
+            precision: at.precision,
         };
         self.network.lay_down(program, part.len(), &pass, results)
     }
@@ -260,9 +265,10 @@ impl DeviceTrainTask for DeviceImageTraining {
     }
 
     fn validate(&mut self, device: &dyn Backend, w: View, watch: &mut Watch<'_>) -> Result<Option<Option<Scores>>> {
-        let Self { network, statistics, held_out, .. } = self;
+        let model = self.model(w);
+        let Self { network, held_out, .. } = self;
         let Some(scorer) = held_out else { return Ok(Some(None)) };
-        Ok(scores(scorer, device, network, (w, *statistics), "validation", watch)?.map(Some))
+        Ok(scores(scorer, device, network, model, "validation", watch)?.map(Some))
     }
 
     fn test(&mut self, device: &dyn Backend, w: View, watch: &mut Watch<'_>) -> Result<Option<Option<Scores>>> {
@@ -272,7 +278,7 @@ impl DeviceTrainTask for DeviceImageTraining {
         let Subject { test, bad_images, config, in_memory, .. } = &self.subject;
         let source = in_memory.then(|| send(device, &**test)).transpose()?;
         let mut scorer = Scorer::new(device, test, config.part_size(), source, bad_images, self.readers)?;
-        Ok(scores(&mut scorer, device, &self.network, (w, self.statistics), "test", watch)?.map(Some))
+        Ok(scores(&mut scorer, device, &self.network, self.model(w), "test", watch)?.map(Some))
     }
 
     fn genotype(&self) -> Genotype {
@@ -284,33 +290,44 @@ impl DeviceTrainTask for DeviceImageTraining {
     }
 }
 
-/// Scores of a discrete network at (w, running statistics) on a set of images; None when `watch` asked to stop.
+/// All numbers of a discrete network, in device memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DeviceModel {
+    pub(crate) theta: View,
+    /// Running statistics.
+    pub(crate) statistics: View,
+    /// What the factors of matrix products are rounded to.
+    pub(crate) precision: Precision,
+}
+
+/// Scores of a discrete network on a set of images; None when `watch` asked to stop.
 pub(crate) fn scores(
     scorer: &mut Scorer,
     device: &dyn Backend,
     network: &DeviceConv,
-    (theta, statistics): (View, View),
+    model: DeviceModel,
     what: &str,
     watch: &mut Watch<'_>,
 ) -> Result<Option<Scores>> {
-    let of = (theta, network.network().config().classes);
+    let of = (model.theta, network.network().config().classes);
     scorer.scores(device, of, what, watch, &|program, batch, results| {
-        let pass = discrete_pass((batch.images, batch.labels), (theta, statistics));
+        let pass = discrete_pass((batch.images, batch.labels), model);
         network.lay_down(program, batch.len(), &pass, results)?;
         Ok(network.logits(batch.len()))
     })
 }
 
 /// The evaluation of a discrete network on images with their labels, with the running statistics.
-pub(crate) fn discrete_pass((images, labels): (View, View<u32>), (theta, statistics): (View, View)) -> DeviceConvPass {
+pub(crate) fn discrete_pass((images, labels): (View, View<u32>), model: DeviceModel) -> DeviceConvPass {
     DeviceConvPass {
         images,
         labels,
-        theta,
+        theta: model.theta,
         weights: View::none(),
         masks: None,
-        statistics: DeviceStatistics::Running(statistics),
+        statistics: DeviceStatistics::Running(model.statistics),
         loss: LossConfig::default(),
         gradients: DeviceConvGradients::default(),
+        precision: model.precision,
     }
 }
