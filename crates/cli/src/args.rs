@@ -276,7 +276,7 @@ pub(crate) struct MachineArgs {
     /// cpu, cuda or cuda:I [default: cuda where this build and this machine have it, else cpu]
     #[arg(long, value_parser = device)]
     pub(crate) device: Option<Device>,
-    /// On a GPU: what the factors of matrix products are rounded to [default: f32]
+    /// On a GPU: what the factors of matrix products and dense convolutions are rounded to [default: f32]
     #[arg(long)]
     pub(crate) precision: Option<PrecisionArg>,
     /// On a GPU: launch kernels one by one rather than a step as one graph

@@ -9,7 +9,7 @@ use darts_cells::conv::ConvNetwork;
 use darts_cells::conv::DeviceConv;
 use darts_cells::parameters::{self, Extra};
 #[cfg(feature = "cuda")]
-use darts_cuda::{Backend, Memory, Program, View};
+use darts_cuda::{Backend, Memory, Program};
 use darts_data::BadImages;
 use darts_data::dataset::Dataset;
 use darts_data::image_folder::read_image;

@@ -97,6 +97,10 @@ DEVICE void mma_tf32(FragmentC &c, FragmentA a, FragmentB b, EMULATOR_SITE) {
     emulator::exchange(&in, sizeof in, &c, sizeof c, &emulator::multiply_tf32, "mma_tf32", file, line);
 }
 
+DEVICE uint32_t pack_bf16(float low, float high) {
+    return uint32_t(to_bf16(low).bits) | (uint32_t(to_bf16(high).bits) << 16);
+}
+
 DEVICE uint32_t to_tf32(float value) {
     uint32_t bits = bits_of_float(value);
     if ((bits & 0x7f800000u) == 0x7f800000u) return bits;

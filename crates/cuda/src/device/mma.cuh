@@ -44,12 +44,14 @@ struct FragmentC {
     float r[4];
 };
 
-// Two numbers of an operand in one register.
-DEVICE uint32_t pack_bf16(float low, float high) {
-    return uint32_t(to_bf16(low).bits) | (uint32_t(to_bf16(high).bits) << 16);
-}
-
 #ifdef __CUDACC__
+
+// Two numbers of an operand in one register, rounded to nearest even.
+DEVICE uint32_t pack_bf16(float low, float high) {
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
 
 DEVICE void mma_bf16(FragmentC &c, FragmentA a, FragmentB b) {
     asm volatile(

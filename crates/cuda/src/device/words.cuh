@@ -67,8 +67,8 @@ template <Operand OPERAND> DEVICE void put_line(float *to, uint32_t pitch, uint3
     }
 }
 
-// Word w of line l at p[l*line + w*word]. Loads meet no bank twice where one of the two is 1 and the other 4 or 12 more than a
-// multiple of 16 (line), 8 more than one (word).
+// Word w of line l at p[l*line + w*word]. Loads meet no bank twice where word is 1 and line an odd multiple of 4, or where line is 1
+// and word an odd multiple of 8.
 struct Factor {
     const float *p;
     uint32_t line, word;
