@@ -160,7 +160,7 @@ fn on_device(device: &TestDevice, images: Images, inputs: &[Input], precision: P
     let calls: Vec<_> =
         shared.iter().zip(&forward).map(|(&(x, affine), units)| sep_unit::Forward { x, affine, units }).collect();
     let scratch = sep_unit::forward_scratch_len(device_images(images), shapes.iter().flatten().copied());
-    sep_unit::forward_all(&mut program, device_images(images), &calls, precision, floats(scratch));
+    sep_unit::forward_all(&mut program, precision, device_images(images), &calls, floats(scratch));
 
     let terms: Vec<Vec<_>> = inputs
         .iter()
@@ -206,7 +206,7 @@ fn on_device(device: &TestDevice, images: Images, inputs: &[Input], precision: P
         .collect();
     let of_inputs: Vec<&[sep_unit::UnitShape]> = shapes.iter().map(Vec::as_slice).collect();
     let scratch = sep_unit::backward_scratch_len(device_images(images), &of_inputs);
-    sep_unit::backward_all(&mut program, device_images(images), &calls, precision, floats(scratch));
+    sep_unit::backward_all(&mut program, precision, device_images(images), &calls, floats(scratch));
     device.run(&program).unwrap();
 
     let down = |view: View| device.downloaded(view).unwrap();

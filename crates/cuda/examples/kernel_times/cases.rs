@@ -164,7 +164,7 @@ fn units_forward(bench: &Bench, what: &str, images: Images, shapes: &[UnitShape]
             .map(|(x, unit)| sep_unit::Forward { x: *x, affine: Some(affine), units: std::slice::from_ref(unit) })
             .collect(),
     };
-    sep_unit::forward_all(&mut program, images, &inputs, bench.precision(), scratch);
+    sep_unit::forward_all(&mut program, bench.precision(), images, &inputs, scratch);
     let name = format!("{} {what} ×{} forward", size(images), shapes.len());
     Ok(Case { name, program, bytes: bytes(&[moved]), products: products as f64 })
 }
@@ -211,7 +211,7 @@ fn units_backward(bench: &Bench, what: &str, images: Images, shapes: &[UnitShape
     let grouped: Vec<&[UnitShape]> = grouped.iter().map(Vec::as_slice).collect();
     let scratch = bench.device.allocate(sep_unit::backward_scratch_len(images, &grouped))?;
     let mut program = Program::default();
-    sep_unit::backward_all(&mut program, images, &inputs, bench.precision(), scratch);
+    sep_unit::backward_all(&mut program, bench.precision(), images, &inputs, scratch);
     let name = format!("{} {what} ×{} backward", size(images), shapes.len());
     Ok(Case { name, program, bytes: bytes(&[moved]), products: products as f64 })
 }

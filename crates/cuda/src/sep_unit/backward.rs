@@ -62,9 +62,9 @@ pub(super) fn scratch_len(images: Images, shape: UnitShape) -> usize {
 /// Returns how many floats of `scratch` are used. The gradients of the depthwise outputs are the first in it.
 pub(super) fn push(
     program: &mut Program,
+    precision: Precision,
     images: Images,
     inputs: &[Backward],
-    precision: Precision,
     scratch: View,
 ) -> usize {
     const OPERATION: &str = "sep_unit::backward";

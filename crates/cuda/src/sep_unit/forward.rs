@@ -55,7 +55,7 @@ pub(super) fn partials_len(images: Images, shape: UnitShape) -> usize {
     tiles.max().unwrap_or(0) as usize * 2 * shape.c_out
 }
 
-pub(super) fn push(program: &mut Program, images: Images, inputs: &[Forward], precision: Precision, scratch: View) {
+pub(super) fn push(program: &mut Program, precision: Precision, images: Images, inputs: &[Forward], scratch: View) {
     let units: Vec<(&Forward, &UnitForward)> =
         inputs.iter().flat_map(|input| input.units.iter().map(move |unit| (input, unit))).collect();
     let shapes: Vec<UnitShape> = units.iter().map(|(_, unit)| unit.shape).collect();

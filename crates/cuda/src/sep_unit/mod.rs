@@ -161,14 +161,15 @@ pub fn forward(
     units: &[UnitForward],
     scratch: View,
 ) {
-    forward_all(program, images, &[Forward { x, affine, units }], Precision::F32, scratch);
+    forward_all(program, Precision::F32, images, &[Forward { x, affine, units }], scratch);
 }
 
-/// [`forward()`] of several inputs of one shape, in the same launches.
+/// [`forward()`] of several inputs of one shape, in the same launches; at another precision than f32 the factors of the pointwise
+/// products are rounded, where kernels have at most five rows and channels are multiples of 16.
 ///
 /// # Panics
 /// As [`forward()`].
-pub fn forward_all(program: &mut Program, images: Images, inputs: &[Forward], precision: Precision, scratch: View) {
+pub fn forward_all(program: &mut Program, precision: Precision, images: Images, inputs: &[Forward], scratch: View) {
     const OPERATION: &str = "sep_unit::forward";
     for input in inputs {
         check_input(OPERATION, images, input.x, input.affine);
@@ -180,7 +181,7 @@ pub fn forward_all(program: &mut Program, images: Images, inputs: &[Forward], pr
         }
     }
     if !images.is_empty() {
-        forward::push(program, images, inputs, precision, scratch);
+        forward::push(program, precision, images, inputs, scratch);
     }
 }
 
@@ -213,14 +214,14 @@ pub fn backward(
     scratch: View,
 ) {
     let input = Backward { x, affine, units, du, write, sums };
-    backward_all(program, images, &[input], Precision::F32, scratch);
+    backward_all(program, Precision::F32, images, &[input], scratch);
 }
 
-/// [`backward()`] of several inputs of one shape, in the same launches.
+/// [`backward()`] of several inputs of one shape, in the same launches; the precision as in [`forward_all`].
 ///
 /// # Panics
 /// As [`backward()`].
-pub fn backward_all(program: &mut Program, images: Images, inputs: &[Backward], precision: Precision, scratch: View) {
+pub fn backward_all(program: &mut Program, precision: Precision, images: Images, inputs: &[Backward], scratch: View) {
     const OPERATION: &str = "sep_unit::backward";
     for input in inputs {
         check_input(OPERATION, images, input.x, input.affine);
@@ -238,7 +239,7 @@ pub fn backward_all(program: &mut Program, images: Images, inputs: &[Backward], 
     if images.is_empty() {
         return;
     }
-    let rest = backward::push(program, images, inputs, precision, scratch);
+    let rest = backward::push(program, precision, images, inputs, scratch);
     input::push(program, images, inputs, scratch, rest);
 }
 

@@ -2,7 +2,7 @@
 //! there are dependent steps: first units and pools, then second units, with one launch for the norms after each.
 
 use darts_cuda::sep_unit::{self, UnitBackward, UnitForward, UnitShape};
-use darts_cuda::{Precision, Upstream, UpstreamTerm, View, Write, batch_norm, mix, pool};
+use darts_cuda::{Upstream, UpstreamTerm, View, Write, batch_norm, mix, pool};
 
 use super::layers::{Arriving, Normalized, device_pool, norms_forward};
 use super::lower::Lower;
@@ -357,7 +357,7 @@ fn units_forward<'a>(lower: &mut Lower, inputs: &[Input<'a>], new: bool) -> Vec<
             units,
         })
         .collect();
-    sep_unit::forward_all(lower.program, images, &calls, Precision::F32, scratch);
+    sep_unit::forward_all(lower.program, lower.pass.precision, images, &calls, scratch);
     norms
 }
 
@@ -410,6 +410,6 @@ fn units_backward(lower: &mut Lower, inputs: &[Back]) {
             sums: input.sums,
         })
         .collect();
-    sep_unit::backward_all(lower.program, images, &calls, Precision::F32, scratch);
+    sep_unit::backward_all(lower.program, lower.pass.precision, images, &calls, scratch);
     lower.release(mark);
 }

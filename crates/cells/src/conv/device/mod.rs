@@ -39,8 +39,9 @@ pub struct DeviceConvPass {
     pub loss: LossConfig,
     /// The gradients that are asked for.
     pub gradients: DeviceConvGradients,
-    /// What the factors of the products of dense convolutions and classifiers are rounded to. Separable units are computed in f32
-    /// whatever it is.
+    /// What the factors of the products of dense and pointwise convolutions and classifiers are rounded to. Depthwise convolutions
+    /// are computed in f32 whatever it is, and so are pointwise ones behind a kernel of more than five rows or between channels
+    /// that are no multiples of 16.
     pub precision: Precision,
 }
 
