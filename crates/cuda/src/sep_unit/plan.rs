@@ -4,6 +4,9 @@
 //! Every cut that fits shared memory and threads is rated by the instructions that a thread would issue, and the cheapest
 //! is taken. The figures are estimates: a wrong one costs speed, never a result.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use super::UnitShape;
 use crate::args;
 use crate::images::Images;
@@ -248,6 +251,29 @@ impl Plan {
     }
 }
 
+/// Plans that were made: networks have hundreds of units of few shapes, and are laid down several times.
+type Plans = Mutex<BTreeMap<[usize; 11], Option<Plan>>>;
+
+fn remembered(
+    plans: &Plans,
+    images: Images,
+    shape: UnitShape,
+    launch: Launch,
+    make: fn(Images, UnitShape, Launch) -> Option<Plan>,
+) -> Option<Plan> {
+    let Images { n, h, w, c } = images;
+    let UnitShape { kernel, stride, dilation, c_in, c_out } = shape;
+    let key = [n, h, w, c, kernel, stride, dilation, c_in, c_out, launch.together, usize::from(launch.tensor)];
+    // What a thread that panicked left is whole.
+    let lock = || plans.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(&plan) = lock().get(&key) {
+        return plan;
+    }
+    let plan = make(images, shape, launch);
+    lock().insert(key, plan);
+    plan
+}
+
 fn cheapest(plans: impl Iterator<Item = Plan>) -> Option<Plan> {
     plans.min_by_key(|plan| plan.cost)
 }
@@ -257,6 +283,11 @@ fn cheapest(plans: impl Iterator<Item = Plan>) -> Option<Plan> {
 /// # Panics
 /// If none fits without tensor cores: a kernel of hundreds of rows.
 pub(super) fn forward(images: Images, shape: UnitShape, launch: Launch) -> Option<Plan> {
+    static PLANS: Plans = Plans::new(BTreeMap::new());
+    remembered(&PLANS, images, shape, launch, cheapest_forward)
+}
+
+fn cheapest_forward(images: Images, shape: UnitShape, launch: Launch) -> Option<Plan> {
     let out = shape.output(images);
     let cuts = tiles(out).flat_map(|tile| pieces(shape.c_out, 128).take(6).map(move |split| (tile, split)));
     let plans = cuts.filter_map(|(tile, split)| {
@@ -330,6 +361,11 @@ fn forward_plan(images: Images, shape: UnitShape, launch: Launch, tile: Tile, sp
 /// # Panics
 /// If none fits without tensor cores: beyond a thousand output channels, or with a kernel of dozens of rows.
 pub(super) fn backward(images: Images, shape: UnitShape, launch: Launch) -> Option<Plan> {
+    static PLANS: Plans = Plans::new(BTreeMap::new());
+    remembered(&PLANS, images, shape, launch, cheapest_backward)
+}
+
+fn cheapest_backward(images: Images, shape: UnitShape, launch: Launch) -> Option<Plan> {
     let out = shape.output(images);
     let window = shape.window();
     let plans = tiles(out).filter_map(|tile| {
