@@ -309,6 +309,8 @@ fn emulator_conv_matches_reference_where_channels_and_pixels_take_several_blocks
         (Images { n: 3, h: 16, w: 17, c: 3 }, case((3, 3), (1, 1), (-1, -1), 48)),
         (Images { n: 5, h: 2, w: 2, c: 130 }, case((2, 2), (1, 1), (0, 0), 150)),
         (Images { n: 2, h: 15, w: 15, c: 64 }, case((1, 1), (1, 1), (0, 0), 16)),
+        // A classifier's: more columns than threads share out evenly.
+        (Images { n: 1, h: 1, w: 6, c: 768 }, case((1, 1), (1, 1), (0, 0), 5)),
     ];
     for (images, geometry) in cases {
         for precision in Precision::ALL {

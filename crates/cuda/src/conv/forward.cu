@@ -23,7 +23,6 @@ template <Operand OPERAND> DEVICE void convolve(const ConvForwardArgs &args, flo
     uint32_t pixel0 = blockIdx.x * args.pixels, end = conv.n * conv.out_h * conv.out_w;
     uint32_t taps = conv.kernel_y * conv.kernel_x, total = 4 * taps * part_quads(conv), quads = args.chunk / 4;
     Tile tile = tile_of<OPERAND>(args.pixels, args.pitch, args.split);
-    const Share &mine = tile.mine;
     float *weights = shared + args.weights_at;
     float acc[8][4] = {};
     for (uint32_t k0 = 0; k0 < total; k0 += args.chunk) {
@@ -48,6 +47,7 @@ template <Operand OPERAND> DEVICE void convolve(const ConvForwardArgs &args, flo
         BARRIER();
     }
     share_out<OPERAND>(tile, shared, acc);
+    Share mine = tile.mine;
     float sum[4] = {}, square[4] = {};
     uint32_t o = 4 * mine.column;
     if (mine.active && o < outputs) {
@@ -75,17 +75,17 @@ template <Operand OPERAND> DEVICE void convolve(const ConvForwardArgs &args, flo
 }
 
 // Grid: tiles, blocks of output channels of all branches.
-KERNEL_RESIDENT(conv_forward, ConvForwardArgs, CONV_THREADS, 2) {
+KERNEL_RESIDENT(conv_forward, ConvForwardArgs, CONV_THREADS, 3) {
     DYN_SMEM(float, shared);
     convolve<F32>(args, shared);
 }
 
-KERNEL_RESIDENT(conv_forward_tf32, ConvForwardArgs, CONV_THREADS, 2) {
+KERNEL_RESIDENT(conv_forward_tf32, ConvForwardArgs, CONV_THREADS, 3) {
     DYN_SMEM(float, shared);
     convolve<TF32>(args, shared);
 }
 
-KERNEL_RESIDENT(conv_forward_bf16, ConvForwardArgs, CONV_THREADS, 2) {
+KERNEL_RESIDENT(conv_forward_bf16, ConvForwardArgs, CONV_THREADS, 3) {
     DYN_SMEM(float, shared);
     convolve<BF16>(args, shared);
 }

@@ -56,10 +56,19 @@ DEVICE ConvRow conv_row(const Conv &conv, uint32_t taps, uint32_t quad) {
     row.part = 0;
     while (row.part + 1 < conv.parts && quad >= taps * conv.part[row.part + 1].quad) row.part++;
     uint32_t across = (conv.part[row.part].channels + 3) / 4, rest = quad - taps * conv.part[row.part].quad;
-    row.tap = rest / across;
+    row.tap = taps == 1 ? 0 : rest / across;
     row.c = 4 * (rest - row.tap * across);
     return row;
 }
+
+// Whether a pixel of z has the number of the one that it reads: no division finds it.
+DEVICE bool is_pointwise(const Conv &conv, const ConvBranch &branch) {
+    return conv.kernel_y * conv.kernel_x * conv.stride_y * conv.stride_x == 1 && branch.offset_y == 0 && branch.offset_x == 0 &&
+           conv.out_h == conv.h && conv.out_w == conv.w;
+}
+
+// Whether the gradient at a pixel depends on its image.
+DEVICE bool needs_image(const Upstream &up) { return up.terms != 1 || up.term[0].sample_scale; }
 
 // The branch that a block of output channels belongs to.
 DEVICE uint32_t branch_of(const Conv &conv, uint32_t split) {
@@ -99,6 +108,7 @@ template <Put PUT>
 DEVICE void gather_input(const Conv &conv, const ConvBranch &branch, float *to, uint32_t pitch, uint32_t quad0, uint32_t quads,
                          uint32_t magic, uint32_t pixel0, uint32_t pixels, uint32_t end) {
     uint32_t slots = pixels / 4, taps = conv.kernel_y * conv.kernel_x, total = taps * part_quads(conv);
+    bool pointwise = is_pointwise(conv, branch);
     for (uint32_t index = threadIdx.x; index < tile4_count(slots, quads); index += CONV_THREADS) {
         Tile4 at = tile4(index, quads, magic);
         if (at.slot >= slots) continue;
@@ -109,27 +119,42 @@ DEVICE void gather_input(const Conv &conv, const ConvBranch &branch, float *to, 
         }
         ConvRow row = conv_row(conv, taps, quad0 + at.quad);
         const ConvPart &part = conv.part[row.part];
-        uint32_t tap_y = row.tap / conv.kernel_x, tap_x = row.tap - tap_y * conv.kernel_x;
         uint32_t first = pixel0 + 4 * at.slot, left = part.channels - row.c;
-        ConvPixel pixel = conv_pixel(first, conv.out_h, conv.out_w);
         float4 v[4];
         bool there[4];
-        const float *from[4];
+        const float *from = part.x + row.c;
+        int offset[4];
+        if (pointwise) {
+            from += (size_t)first * part.channels;
 #pragma unroll
-        for (uint32_t j = 0; j < 4; j++) {
-            int y = (int)(pixel.y * conv.stride_y + tap_y) + branch.offset_y;
-            int x = (int)(pixel.x * conv.stride_x + tap_x) + branch.offset_x;
-            there[j] = first + j < end && y >= 0 && y < (int)conv.h && x >= 0 && x < (int)conv.w;
-            from[j] = part.x + (((size_t)pixel.n * conv.h + y) * conv.w + x) * part.channels + row.c;
-            advance(pixel, conv.out_h, conv.out_w);
+            for (uint32_t j = 0; j < 4; j++) {
+                there[j] = first + j < end;
+                offset[j] = (int)(j * part.channels);
+            }
+        } else {
+            uint32_t tap_y = row.tap / conv.kernel_x, tap_x = row.tap - tap_y * conv.kernel_x;
+            ConvPixel pixel = conv_pixel(first, conv.out_h, conv.out_w);
+            size_t number0 = 0;
+#pragma unroll
+            for (uint32_t j = 0; j < 4; j++) {
+                int y = (int)(pixel.y * conv.stride_y + tap_y) + branch.offset_y;
+                int x = (int)(pixel.x * conv.stride_x + tap_x) + branch.offset_x;
+                there[j] = first + j < end && y >= 0 && y < (int)conv.h && x >= 0 && x < (int)conv.w;
+                // Of a pixel that is not there it may be beyond all memory.
+                size_t number = (((size_t)pixel.n * conv.h + y) * conv.w + x) * part.channels;
+                if (j == 0) number0 = number;
+                offset[j] = (int)(number - number0);
+                advance(pixel, conv.out_h, conv.out_w);
+            }
+            from += number0;
         }
         // Loads first, all at once: their latencies overlap.
         if (conv.wide_x) {
 #pragma unroll
-            for (int j = 0; j < 4; j++) v[j] = there[j] ? load4(from[j]) : splat_quad(0.0f);
+            for (int j = 0; j < 4; j++) v[j] = there[j] ? load4(from + offset[j]) : splat_quad(0.0f);
         } else {
 #pragma unroll
-            for (int j = 0; j < 4; j++) v[j] = there[j] ? load_quad(from[j], left, false) : splat_quad(0.0f);
+            for (int j = 0; j < 4; j++) v[j] = there[j] ? load_quad(from + offset[j], left, false) : splat_quad(0.0f);
         }
         if (conv.activate) {
             float4 scale = splat_quad(1.0f), shift = splat_quad(0.0f);

@@ -47,6 +47,8 @@ DEVICE void gather_upstream(const ConvInputArgs &args, const ConvBranch &branch,
                             uint32_t phase_h, uint32_t phase_w, uint32_t quad0, uint32_t total, uint32_t pixel0, float *to) {
     const Conv &conv = args.conv;
     uint32_t slots = args.pixels / 4, quads = args.chunk / 4, across = (branch.c_out + 3) / 4;
+    uint32_t end = conv.n * phase_h * phase_w;
+    bool pointwise = is_pointwise(conv, branch), by_image = needs_image(args.upstream);
     for (uint32_t index = threadIdx.x; index < tile4_count(slots, quads); index += CONV_THREADS) {
         Tile4 at = tile4(index, quads, args.quads_magic);
         if (at.slot >= slots) continue;
@@ -55,24 +57,36 @@ DEVICE void gather_upstream(const ConvInputArgs &args, const ConvBranch &branch,
             put_across<OPERAND>(to, args.pitch, at, none);
             continue;
         }
-        uint32_t tap = (quad0 + at.quad) / across, o = 4 * (quad0 + at.quad - tap * across);
-        uint32_t tap_y = tap / along.count, tap_x = tap - tap_y * along.count;
-        ConvPixel pixel = conv_pixel(pixel0 + 4 * at.slot, phase_h, phase_w);
         float4 v[4];
         size_t first = 0;
         int offset[4];
         bool there[4];
         uint32_t n[4];
+        uint32_t o, number0 = pixel0 + 4 * at.slot;
+        if (pointwise) {
+            o = 4 * (quad0 + at.quad);
+            first = (size_t)number0 * conv.c_out + branch.first + o;
 #pragma unroll
-        for (uint32_t j = 0; j < 4; j++) {
-            int y = down.start - (int)tap_y + (int)pixel.y, x = along.start - (int)tap_x + (int)pixel.x;
-            there[j] = pixel.n < conv.n && y >= 0 && y < (int)conv.out_h && x >= 0 && x < (int)conv.out_w;
-            // Of a pixel that is not there it may be beyond all memory.
-            size_t number = (((size_t)pixel.n * conv.out_h + y) * conv.out_w + x) * conv.c_out + branch.first + o;
-            if (j == 0) first = number;
-            offset[j] = (int)(number - first);
-            n[j] = pixel.n;
-            advance(pixel, phase_h, phase_w);
+            for (uint32_t j = 0; j < 4; j++) {
+                offset[j] = (int)(j * conv.c_out);
+                there[j] = number0 + j < end;
+                n[j] = by_image ? (number0 + j) / (phase_h * phase_w) : 0;
+            }
+        } else {
+            uint32_t tap = (quad0 + at.quad) / across, tap_y = tap / along.count, tap_x = tap - tap_y * along.count;
+            o = 4 * (quad0 + at.quad - tap * across);
+            ConvPixel pixel = conv_pixel(number0, phase_h, phase_w);
+#pragma unroll
+            for (uint32_t j = 0; j < 4; j++) {
+                int y = down.start - (int)tap_y + (int)pixel.y, x = along.start - (int)tap_x + (int)pixel.x;
+                there[j] = pixel.n < conv.n && y >= 0 && y < (int)conv.out_h && x >= 0 && x < (int)conv.out_w;
+                // Of a pixel that is not there it may be beyond all memory.
+                size_t number = (((size_t)pixel.n * conv.out_h + y) * conv.out_w + x) * conv.c_out + branch.first + o;
+                if (j == 0) first = number;
+                offset[j] = (int)(number - first);
+                n[j] = pixel.n;
+                advance(pixel, phase_h, phase_w);
+            }
         }
         upstream_quads(args.upstream, first, offset, there, n, branch.first + o, branch.c_out - o, v);
         transpose(v);
@@ -90,7 +104,6 @@ template <Operand OPERAND> DEVICE void input_gradient(const ConvInputArgs &args,
     uint32_t taps = conv.kernel_y * conv.kernel_x, quad_c0 = blockIdx.y * args.split / 4, all_quads = part_quads(conv);
     uint32_t quads = args.chunk / 4;
     Tile tile = tile_of<OPERAND>(args.pixels, args.pitch, args.split);
-    const Share &mine = tile.mine;
     float *weights = shared + args.weights_at;
     float acc[8][4] = {};
     for (uint32_t b = 0; b < conv.branches; b++) {
@@ -107,8 +120,8 @@ template <Operand OPERAND> DEVICE void input_gradient(const ConvInputArgs &args,
                     put_line<OPERAND>(weights, tile.weights_pitch, quad, column, splat_quad(0.0f));
                     continue;
                 }
-                uint32_t tap = (quad0 + quad) / across, o = 4 * (quad0 + quad - tap * across);
-                uint32_t tap_y = tap / along.count, tap_x = tap - tap_y * along.count;
+                uint32_t tap = taps == 1 ? 0 : (quad0 + quad) / across, o = 4 * (quad0 + quad - tap * across);
+                uint32_t tap_y = taps == 1 ? 0 : tap / along.count, tap_x = tap - tap_y * along.count;
                 uint32_t from_tap = (down.first + tap_y * conv.stride_y) * conv.kernel_x + along.first + tap_x * conv.stride_x;
                 uint32_t c = 0;
                 bool there = quad_c0 + column / 4 < all_quads;
@@ -131,6 +144,7 @@ template <Operand OPERAND> DEVICE void input_gradient(const ConvInputArgs &args,
         }
     }
     share_out<OPERAND>(tile, shared, acc);
+    Share mine = tile.mine;
     float sum[4] = {}, weighted[4] = {};
     if (mine.active && quad_c0 + mine.column < all_quads) {
         ConvRow row = conv_row(conv, 1, quad_c0 + mine.column);

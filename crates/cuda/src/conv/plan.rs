@@ -7,10 +7,12 @@ use crate::images::Images;
 use crate::precision::Precision;
 use crate::quads::{Filling, SHARED_FLOATS, THREADS, column_sums_len, pieces, shares_fit, tile4_rounds};
 
-/// Blocks of a launch that fill a large device, each multiprocessor with two, twice.
-const BLOCKS: usize = 528;
+/// Blocks of a launch for the gradients of weights that fill a large device, three to a multiprocessor.
+const BLOCKS: usize = 396;
 
-const FILLING: Filling = Filling { together: 1, resident: 2 };
+/// Of the kernels forward and for the gradient of the input, as many blocks as these have registers for on a multiprocessor.
+const FORWARD: Filling = Filling { together: 1, resident: 3 };
+const INPUT: Filling = Filling { together: 1, resident: 2 };
 
 /// What the sizes of a block's product are multiples of, and how its factors lie in shared memory: `words.cuh`, `tile.cuh`.
 struct Grain {
@@ -58,9 +60,20 @@ pub(super) fn splits(c_out: &[usize], split: usize) -> usize {
     c_out.iter().map(|c| c.div_ceil(split)).sum()
 }
 
+/// Slices of a block, which take rows in turn: `tile.cuh` counts them alike.
+fn slices(precision: Precision, pixels: usize, split: usize) -> usize {
+    let (columns, groups) = (split / 4, pixels.div_ceil(8));
+    match precision {
+        Precision::F32 if columns.is_multiple_of(4) => (8 / (columns / 4 * groups.div_ceil(8))).max(1),
+        Precision::F32 => (THREADS / (columns * groups)).clamp(1, 8),
+        Precision::Tf32 | Precision::Bf16 => (8 / (pixels / 32 * (split / 16))).max(1),
+    }
+}
+
 /// The cheapest cut of `times` products of `pixels` pixels, `rows` rows and of columns in groups.
 fn product(
     precision: Precision,
+    filling: Filling,
     times: usize,
     pixels: usize,
     rows: usize,
@@ -80,8 +93,9 @@ fn product(
         let (pitch, words) = (size.next_multiple_of(8) + grain.gaps[0], chunk / grain.per_word);
         let weights_at = words * pitch;
         let sums = column_sums_len(columns_4, groups) + 2 * split;
+        let slices = slices(precision, size, split);
         // On tensor cores the result passes through shared memory.
-        let result = if precision == Precision::F32 { 0 } else { split * (size + 4) };
+        let result = if precision == Precision::F32 && slices == 1 { 0 } else { slices * split * (size + 4) };
         let floats = (weights_at + words * (split + grain.gaps[1])).max(sums).max(result);
         if floats > SHARED_FLOATS || !shares_fit(columns_4, groups) {
             return None;
@@ -89,16 +103,19 @@ fn product(
         let tiles = pixels.div_ceil(size);
         let weights = (chunk / 4 * split).div_ceil(THREADS) * 60;
         let multiplied = match precision {
-            Precision::F32 => chunk * 44,
+            Precision::F32 => (chunk * 44).div_ceil(slices),
             // 28 for eight words of a piece of 32 pixels × 16 columns, of which a warp has one or two.
-            Precision::Tf32 | Precision::Bf16 => words / 8 * 28 * (size / 32 * (split / 16)).div_ceil(8),
+            Precision::Tf32 | Precision::Bf16 => {
+                (words / 8 * 28).div_ceil(slices) * (size * split).div_ceil(32 * 16 * 8)
+            }
         };
         let chunks = rows.div_ceil(chunk);
-        let instructions = chunks * (tile4_rounds(size, chunk) * gathered + weights + multiplied + 250) + 500;
+        let instructions =
+            chunks * (tile4_rounds(size, chunk) * gathered + weights + multiplied + 250) + 500 + 50 * (slices - 1);
         let bytes = 4 * size * (rows + split);
         let product = Product { pixels: size, tiles, pitch, chunk, split, weights_at, floats, partials: times * tiles };
         let blocks = times * tiles * splits(columns, split);
-        Some((FILLING.cost(blocks, floats, instructions, bytes), product))
+        Some((filling.cost(blocks, floats, instructions, bytes), product))
     });
     rated
         .min_by_key(|&(cost, _)| cost)
@@ -112,7 +129,7 @@ fn quads(images: Images) -> usize {
 
 pub(super) fn forward(precision: Precision, images: Images, shape: ConvShape, c_out: &[usize]) -> Product {
     let rows = 4 * quads(images) * shape.kernel.0 * shape.kernel.1;
-    product(precision, 1, images.n * shape.output.0 * shape.output.1, rows, c_out, 130)
+    product(precision, FORWARD, 1, images.n * shape.output.0 * shape.output.1, rows, c_out, 130)
 }
 
 pub(super) fn input(precision: Precision, images: Images, shape: ConvShape, c_out: &[usize]) -> Product {
@@ -120,7 +137,7 @@ pub(super) fn input(precision: Precision, images: Images, shape: ConvShape, c_ou
     let pixels = images.n * images.h.div_ceil(y) * images.w.div_ceil(x);
     let taps = shape.kernel.0.div_ceil(y) * shape.kernel.1.div_ceil(x);
     let rows = c_out.iter().map(|c| 4 * c.div_ceil(4)).sum::<usize>() * taps;
-    product(precision, y * x, pixels, rows, &[4 * quads(images)], 250)
+    product(precision, INPUT, y * x, pixels, rows, &[4 * quads(images)], 250)
 }
 
 /// The product of dz and the unfolded input over pixels, as a block has it.

@@ -22,7 +22,7 @@ DEVICE void gather_upstream(const ConvWeightsArgs &args, uint32_t o0, uint32_t o
     const Conv &conv = args.conv;
     uint32_t slots = args.pixels / 4, quads = args.split / 4;
     const Upstream &up = args.upstream;
-    bool by_image = up.terms != 1 || up.term[0].sample_scale;
+    bool by_image = needs_image(up);
     for (uint32_t index = threadIdx.x; index < tile4_count(slots, quads); index += CONV_THREADS) {
         Tile4 at = tile4(index, quads, args.split_magic);
         uint32_t o = 4 * at.quad, first = pixel0 + 4 * at.slot;
@@ -68,8 +68,6 @@ template <Operand OPERAND> DEVICE void weight_gradient(const ConvWeightsArgs &ar
     uint32_t depth = min(args.chunk, total - k0), end = conv.n * conv.out_h * conv.out_w, pitch = args.pitch;
     float *dz = shared + args.chunk * pitch;
     uint32_t words = args.pixels / PER_WORD<OPERAND>, steps = words / (OPERAND == F32 ? 4 : WORDS_OF_STEP);
-    Pieces<OPERAND> pieces = pieces_of<OPERAND>(outputs, depth, steps);
-    // The owner's first piece, and its share of the pixels.
     uint32_t owner = OPERAND == F32 ? threadIdx.x : (uint32_t)warp();
     // On CUDA cores every down-th output channel and every across-th row; on tensor cores two fragments of each of two pieces.
     float acc[4][4] = {};
@@ -78,6 +76,8 @@ template <Operand OPERAND> DEVICE void weight_gradient(const ConvWeightsArgs &ar
         gather_input<put_along<OPERAND>>(conv, branch, shared, pitch, k0 / 4, args.chunk / 4, args.quads_magic, pixel0, args.pixels, end);
         gather_upstream<OPERAND>(args, branch.first + o0, outputs, pixel0, end, dz);
         BARRIER();
+        // Made anew for every tile: what loads has no registers to spare.
+        Pieces<OPERAND> pieces = pieces_of<OPERAND>(outputs, depth, steps);
         if constexpr (OPERAND == F32) {
             uint32_t piece = owner % pieces.count, first = owner / pieces.count;
             if (first < pieces.sharing) {
@@ -102,6 +102,7 @@ template <Operand OPERAND> DEVICE void weight_gradient(const ConvWeightsArgs &ar
         BARRIER();
     }
     // [sharing][height][width].
+    Pieces<OPERAND> pieces = pieces_of<OPERAND>(outputs, depth, steps);
     uint32_t height = pieces.down * pieces.SIDE, width = pieces.across * pieces.SIDE;
 #pragma unroll
     for (uint32_t i = 0; i < 16; i++) {
@@ -131,17 +132,17 @@ template <Operand OPERAND> DEVICE void weight_gradient(const ConvWeightsArgs &ar
     }
 }
 
-KERNEL_RESIDENT(conv_weights, ConvWeightsArgs, CONV_THREADS, 2) {
+KERNEL_RESIDENT(conv_weights, ConvWeightsArgs, CONV_THREADS, 3) {
     DYN_SMEM(float, shared);
     weight_gradient<F32>(args, shared);
 }
 
-KERNEL_RESIDENT(conv_weights_tf32, ConvWeightsArgs, CONV_THREADS, 2) {
+KERNEL_RESIDENT(conv_weights_tf32, ConvWeightsArgs, CONV_THREADS, 3) {
     DYN_SMEM(float, shared);
     weight_gradient<TF32>(args, shared);
 }
 
-KERNEL_RESIDENT(conv_weights_bf16, ConvWeightsArgs, CONV_THREADS, 2) {
+KERNEL_RESIDENT(conv_weights_bf16, ConvWeightsArgs, CONV_THREADS, 3) {
     DYN_SMEM(float, shared);
     weight_gradient<BF16>(args, shared);
 }
