@@ -75,17 +75,17 @@ template <Operand OPERAND> DEVICE void convolve(const ConvForwardArgs &args, flo
 }
 
 // Grid: tiles, blocks of output channels of all branches.
-KERNEL_RESIDENT(conv_forward, ConvForwardArgs, CONV_THREADS, 3) {
+KERNEL_RESIDENT(conv_forward, ConvForwardArgs, CONV_THREADS, 2) {
     DYN_SMEM(float, shared);
     convolve<F32>(args, shared);
 }
 
-KERNEL_RESIDENT(conv_forward_tf32, ConvForwardArgs, CONV_THREADS, 3) {
+KERNEL_RESIDENT(conv_forward_tf32, ConvForwardArgs, CONV_THREADS, 2) {
     DYN_SMEM(float, shared);
     convolve<TF32>(args, shared);
 }
 
-KERNEL_RESIDENT(conv_forward_bf16, ConvForwardArgs, CONV_THREADS, 3) {
+KERNEL_RESIDENT(conv_forward_bf16, ConvForwardArgs, CONV_THREADS, 2) {
     DYN_SMEM(float, shared);
     convolve<BF16>(args, shared);
 }

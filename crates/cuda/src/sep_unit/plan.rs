@@ -196,8 +196,8 @@ const BACKWARD_RESIDENT: usize = 2;
 /// after the last.
 const ENDS: usize = 1000;
 
-/// Floats between a row of pointwise weights and the next, beyond those of a row: the rows that a warp reads at once begin in other
-/// banks, and products on CUDA cores were 8 % faster than with 4.
+/// Floats between a row of pointwise weights and the next, beyond those of a row: on tensor cores, a warp reads several rows at once,
+/// which so begin in different banks.
 const WEIGHTS_PAD: usize = 8;
 
 /// What a launch is cut for.
