@@ -11,7 +11,8 @@
 #   DARTS_DATA                where cifar-10-batches-bin/ lies (default: datasets/)
 #   DARTS_BENCH_PYTHON        a python3 with PyTorch (default: python3)
 #   DEVICE                    number of the GPU (default: 0)
-#   PARTS                     which parts (default: verify kernels steps pytorch epoch sanitizer)
+#   PARTS                     which parts (default: verify kernels steps launches pytorch epoch sanitizer; one more: search, the
+#                             whole search of 50 epochs on CIFAR-10, which goes on in FOLDER/search where it was left)
 #   PYTORCH_SECONDS           for all of PyTorch's cases together (default: 240)
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -22,7 +23,7 @@ python=${DARTS_BENCH_PYTHON:-python3}
 device=${DEVICE:-0}
 data=${DARTS_DATA:-$root/datasets}
 golden=${DARTS_GOLDEN_DIR:-$root/tests/golden}
-parts=${PARTS:-verify kernels steps pytorch epoch sanitizer}
+parts=${PARTS:-verify kernels steps launches pytorch epoch sanitizer}
 pytorch_seconds=${PYTORCH_SECONDS:-240}
 to=${1:-$root/bench/gpu-results}
 export CUDA_VISIBLE_DEVICES=$device
@@ -126,6 +127,27 @@ if wants steps; then
   done
 fi
 
+# A short search as graphs and as launches: the same bytes.
+if wants launches; then
+  section 'Graphs and their launches'
+  for order in first second; do
+    for graph in '' --no-graph; do
+      # shellcheck disable=SC2086
+      limited 60 "$to/launches-$order$graph.log" "$darts" search synthetic-images --train-images 1024 --test-images 64 --image-size 32 \
+        --preset paper --epochs 1 --order $order --device cuda $graph --quiet --out "$work/launches$graph"
+      [ "$state" = ok ] || break
+    done
+    if [ "$state" = ok ]; then
+      for file in weights.safetensors alphas.jsonl; do
+        cmp "$work/launches/$file" "$work/launches--no-graph/$file" >&2 || state="$file differs" failed=1
+      done
+    fi
+    note launches "$order order" "$state" "$took"
+    printf 'A search of %s order as graphs and launch by launch, weights and α: %s\n\n' "$order" "${state/#ok/the same bytes}" >>"$markdown"
+    rm -rf "$work"/launches*
+  done
+fi
+
 if wants pytorch; then
   section 'The same steps in PyTorch'
   if "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
@@ -189,14 +211,40 @@ if wants epoch; then
   printf '%s: %s, first order, 25,000 images and as many for α, then the validation: %s s; the paper has 50 of them\n' "${task[0]}" "$state" "${seconds:-–}" >>"$markdown"
 fi
 
+# The whole search. A run that was stopped goes on, so that it may take several calls; its own clock counts them all.
+if wants search; then
+  section 'The search of 50 epochs'
+  limited "${SEARCH_SECONDS:-3600}" "$to/search.log" "$darts" search cifar10 --data "$data" --preset paper --order first --device cuda \
+    --out "$to/search" --resume --quiet
+  seconds=$(sed -n 's/.*"wall_seconds": *\([0-9.e-]*\).*/\1/p' "$to/search/summary.json" 2>/dev/null)
+  note search cifar10 "$state" "$took" "\"seconds\":${seconds:-null}"
+  printf 'CIFAR-10, first order, 50 epochs: %s; %s s\n' "$state" "${seconds:-–}" >>"$markdown"
+fi
+
 if wants sanitizer; then
   section 'Memory and races'
   sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
+  # A process for each file, as many at once as there are processors: one for all takes an hour.
+  check_file() {
+    local name
+    name=$(basename "$2")
+    mkdir -p "$work/$1/$name"
+    cp "$2" "$work/$1/$name/"
+    timeout -k 5 240 "$sanitizer" --tool "$1" --error-exitcode 9 "$darts" verify --golden "$work/$1/$name" --device cuda \
+      >"$to/$1-$name.log" 2>&1
+    echo "$? $name" >>"$work/$1.states"
+  }
+  export -f check_file
+  export work to sanitizer darts
   for tool in memcheck racecheck; do
     if [ -n "$sanitizer" ]; then
-      limited 120 "$to/$tool.log" "$sanitizer" --tool $tool --error-exitcode 1 "$darts" verify --golden "$golden" --device cuda
-      note sanitizer $tool "$state" "$took"
-      printf '%s: %s, %s\n\n' "$tool" "$state" "$(grep -E 'SUMMARY' "$to/$tool.log" | tail -1)" >>"$markdown"
+      begin=$SECONDS
+      printf '%s\n' "$golden"/*.safetensors | xargs -P "$(nproc)" -I{} bash -c 'check_file "$@"' check $tool {}
+      clean=$(grep -c '^0 ' "$work/$tool.states")
+      others=$(grep -v '^0 ' "$work/$tool.states" | sed 's/^9 /errors: /; s/^124 /not finished: /; s/^[0-9]* /failed: /' | paste -sd, -)
+      if [ -n "$others" ]; then state=failed failed=1; else state=ok; fi
+      note sanitizer $tool "$state" $((SECONDS - begin)) "\"clean\":$clean"
+      printf '%s: %s files clean; others: %s\n\n' "$tool" "$clean" "${others:-none}" >>"$markdown"
     else
       note sanitizer $tool 'skipped: no compute-sanitizer' 0
       echo "$tool: skipped, there is no compute-sanitizer" >>"$markdown"
