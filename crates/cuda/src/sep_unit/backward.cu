@@ -188,6 +188,127 @@ DEVICE void sum_taps(const SepKind &kind, uint32_t channels, const float *parts,
     }
 }
 
+// What a thread, or a warp, has added to the gradient of the pointwise weights: [C_out][channels of the chunk].
+template <bool TENSOR> struct Products;
+
+// On CUDA cores, a thread takes every rows_o-th output and every rows_c-th input channel: a pair. Where there are fewer pairs than
+// threads, `sharing` threads share the pixels of one; where there are more, sharing is 0 and sums lie in device memory.
+template <> struct Products<false> {
+    uint32_t rows_o, rows_c, pairs, sharing, first, pair;
+    float sums[4][4];
+};
+
+DEVICE void begin(Products<false> &p, const SepKind &kind, uint32_t channels) {
+    p.rows_o = (kind.c_out + 3) / 4;
+    p.rows_c = (channels + 3) / 4;
+    p.pairs = p.rows_o * p.rows_c;
+    p.sharing = p.pairs <= SEP_THREADS ? min(SEP_THREADS / p.pairs, kind.pixels / 4) : 0;
+    p.first = threadIdx.x / p.pairs;
+    p.pair = threadIdx.x - p.first * p.pairs;
+    for (uint32_t i = 0; i < 16; i++) p.sums[i / 4][i % 4] = 0.0f;
+}
+
+// Adds dz*y^T of a tile; `fresh`: the block's first. To: the block's part of the gradient, in device memory.
+DEVICE void add_tile(Products<false> &p, const SepKind &kind, uint32_t channels, const float *dz, const float *y, bool, bool fresh,
+                     float *to) {
+    uint32_t quads = kind.pixels / 4;
+    if (p.first < p.sharing) {
+        uint32_t o = p.pair / p.rows_c, c = p.pair - o * p.rows_c;
+        multiply_rows(dz + o * kind.pitch, kind.pitch, p.rows_o, y + c * kind.pitch, kind.pitch, p.rows_c, p.first, p.sharing, quads,
+                      p.sums);
+    }
+    for (uint32_t pair = threadIdx.x; pair < p.pairs && p.sharing == 0; pair += SEP_THREADS) {
+        uint32_t o = pair / p.rows_c, c = pair - o * p.rows_c;
+        float sums[4][4] = {};
+        multiply_rows(dz + o * kind.pitch, kind.pitch, p.rows_o, y + c * kind.pitch, kind.pitch, p.rows_c, 0, 1, quads, sums);
+        for (uint32_t i = 0; i < 4; i++) {
+            for (uint32_t j = 0; j < 4; j++) {
+                if (o + i * p.rows_o >= kind.c_out || c + j * p.rows_c >= channels) continue;
+                float *sum = to + (size_t)(o + i * p.rows_o) * kind.c_in + c + j * p.rows_c;
+                *sum = fresh ? sums[i][j] : *sum + sums[i][j];
+            }
+        }
+    }
+}
+
+// Writes the sums, through shared memory [4*4][threads], which nobody reads any more. Called by all threads.
+DEVICE void end(const Products<false> &p, const SepKind &kind, uint32_t channels, float *shared, float *to) {
+    if (p.sharing == 0) return;
+    BARRIER();
+    if (p.first < p.sharing) {
+#pragma unroll
+        for (uint32_t i = 0; i < 16; i++) shared[i * SEP_THREADS + threadIdx.x] = p.sums[i / 4][i % 4];
+    }
+    BARRIER();
+    for (uint32_t i = threadIdx.x; i < 16 * p.pairs; i += SEP_THREADS) {
+        uint32_t pair = i % p.pairs, element = i / p.pairs;
+        uint32_t o = pair / p.rows_c + element / 4 * p.rows_o, c = pair % p.rows_c + element % 4 * p.rows_c;
+        if (o >= kind.c_out || c >= channels) continue;
+        float sum = 0.0f;
+        for (uint32_t s = 0; s < p.sharing; s++) sum += shared[element * SEP_THREADS + s * p.pairs + pair];
+        to[(size_t)o * kind.c_in + c] = sum;
+    }
+}
+
+// On tensor cores, a warp takes one or two blocks of 16 output x 16 input channels; where there are fewer blocks than warps,
+// `parts` warps share the pixels of one.
+template <> struct Products<true> {
+    uint32_t across, blocks, parts;
+    FragmentC sums[2][2];
+};
+
+struct WarpBlock {
+    uint32_t block, part;
+    bool there;
+};
+
+DEVICE WarpBlock block_of_warp(const Products<true> &p, uint32_t number) {
+    uint32_t w = warp() + number * (SEP_THREADS / 32), part = w / p.blocks;
+    return {w - part * p.blocks, part, part < p.parts};
+}
+
+DEVICE void begin(Products<true> &p, const SepKind &kind, uint32_t) {
+    p.across = kind.chunk / 16;
+    p.blocks = kind.c_out / 16 * p.across;
+    p.parts = max(SEP_THREADS / 32 / p.blocks, 1u);
+    for (uint32_t i = 0; i < 16; i++) p.sums[i / 8][i / 4 % 2].r[i % 4] = 0.0f;
+}
+
+DEVICE void add_tile(Products<true> &p, const SepKind &kind, uint32_t, const float *dz, const float *y, bool bfloat, bool, float *) {
+#pragma unroll
+    for (uint32_t number = 0; number < 2; number++) {
+        WarpBlock at = block_of_warp(p, number);
+        if (!at.there) continue;
+        uint32_t o = at.block / p.across * 16, c = at.block % p.across * 16;
+        warp_multiply_rows(dz + o * kind.pitch, y + c * kind.pitch, kind.pitch, 8 * at.part, 8 * p.parts, kind.pixels, bfloat,
+                           p.sums[number]);
+    }
+}
+
+// The same, through shared memory [part][block][16 x 16].
+DEVICE void end(const Products<true> &p, const SepKind &kind, uint32_t, float *shared, float *to) {
+    BARRIER();
+#pragma unroll
+    for (uint32_t number = 0; number < 2; number++) {
+        WarpBlock at = block_of_warp(p, number);
+        if (!at.there) continue;
+        float *sums = shared + (at.part * p.blocks + at.block) * 256 + lane() / 4 * 16 + lane() % 4 * 2;
+#pragma unroll
+        for (uint32_t n = 0; n < 2; n++) {
+            const float(&r)[4] = p.sums[number][n].r;
+            store2(sums + 8 * n, make_float2(r[0], r[1]));
+            store2(sums + 8 * n + 8 * 16, make_float2(r[2], r[3]));
+        }
+    }
+    BARRIER();
+    for (uint32_t i = threadIdx.x; i < 256 * p.blocks; i += SEP_THREADS) {
+        uint32_t block = i / 256, o = block / p.across * 16 + i % 256 / 16, c = block % p.across * 16 + i % 16;
+        float sum = 0.0f;
+        for (uint32_t part = 0; part < p.parts; part++) sum += shared[part * p.blocks * 256 + i];
+        to[(size_t)o * kind.c_in + c] = sum;
+    }
+}
+
 // Grid: for each kind its units x runs of input channels x blocks that share the tiles. What a thread adds to the weights'
 // gradients stays with it over all tiles of the block: in registers, but for that of a large depthwise kernel.
 // TENSOR: products on tensor cores.
@@ -219,17 +340,8 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     }
     float *d_depthwise = unit.d_depthwise + (size_t)slot * kind.c_in * taps + c0 * taps;
     float *d_pointwise = unit.d_pointwise + (size_t)slot * kind.c_out * kind.c_in + c0;
-    // Products of rows: a thread takes every rows_o-th output and every rows_c-th input channel. Where there are fewer such
-    // pairs than threads, several threads share the pixels of one; where there are more, the sums are added to in device memory.
-    uint32_t rows_o = (kind.c_out + 3) / 4, rows_c = (channels + 3) / 4, pairs = rows_o * rows_c;
-    uint32_t quads = kind.pixels / 4, sharing = pairs <= SEP_THREADS ? min(SEP_THREADS / pairs, quads) : 0;
-    uint32_t first = threadIdx.x / pairs, my_pair = threadIdx.x - first * pairs;
-    float products[4][4] = {};
-    // On tensor cores, a warp takes 16 output channels x 16 of the chunk's, or two such blocks; where there are fewer blocks than
-    // warps, several warps share the pixels of one.
-    uint32_t blocks_c = kind.chunk / 16, blocks = kind.c_out / 16 * blocks_c;
-    uint32_t parts_of_block = blocks < SEP_THREADS / 32 ? SEP_THREADS / 32 / blocks : 1;
-    FragmentC block_products[2][2] = {};
+    Products<TENSOR> products;
+    begin(products, kind, channels);
     // K*K is odd: neighbouring threads write to different banks.
     float *my_parts = parts + threadIdx.x * taps;
     bool has_patch = threadIdx.x < patch_count(patches_of(kind));
@@ -242,35 +354,8 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     // The products of rows of one tile go beside the loads for the next.
     uint32_t odd = 0;
     for (uint32_t tile = slot;; tile += kind.splits, odd ^= 1) {
-        if (TENSOR && tile != slot && weights) {
-#pragma unroll
-            for (uint32_t i = 0; i < 2; i++) {
-                uint32_t block = (parts_of_block > 1 ? warp() % blocks : warp()) + i * SEP_THREADS / 32;
-                if (block >= blocks || (i > 0 && parts_of_block > 1)) break;
-                uint32_t part = parts_of_block > 1 ? warp() / blocks : 0;
-                const float *a = dz + block / blocks_c * 16 * kind.pitch, *b = g + block % blocks_c * 16 * kind.pitch;
-                warp_multiply_rows(a, b, kind.pitch, 8 * part, 8 * parts_of_block, kind.pixels, args.bfloat,
-                                          block_products[i]);
-            }
-        } else if (tile != slot && weights) {
-            if (first < sharing) {
-                uint32_t o = my_pair / rows_c, c = my_pair - o * rows_c;
-                multiply_rows(dz + o * kind.pitch, kind.pitch, rows_o, g + c * kind.pitch, kind.pitch, rows_c, first, sharing,
-                              quads, products);
-            }
-            for (uint32_t pair = threadIdx.x; pair < pairs && sharing == 0; pair += SEP_THREADS) {
-                uint32_t o = pair / rows_c, c = pair - o * rows_c;
-                float sums[4][4] = {};
-                multiply_rows(dz + o * kind.pitch, kind.pitch, rows_o, g + c * kind.pitch, kind.pitch, rows_c, 0, 1, quads,
-                              sums);
-                for (uint32_t i = 0; i < 4; i++) {
-                    for (uint32_t j = 0; j < 4; j++) {
-                        if (o + i * rows_o >= kind.c_out || c + j * rows_c >= channels) continue;
-                        float *to = d_pointwise + (size_t)(o + i * rows_o) * kind.c_in + c + j * rows_c;
-                        *to = tile == slot + kind.splits ? sums[i][j] : *to + sums[i][j];
-                    }
-                }
-            }
+        if (tile != slot && weights) {
+            add_tile(products, kind, channels, dz, g, args.bfloat, tile == slot + kind.splits, d_pointwise);
         }
         Corner corner = corner_of(kind, tile);
         bool more = tile < kind.tiles;
@@ -324,48 +409,7 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     } else {
         sum_taps<5>(kind, channels, parts, d_depthwise);
     }
-    if constexpr (TENSOR) {
-        BARRIER();
-        // [block][part][16 x 16].
-        uint32_t g16 = lane() / 4, t2 = 2 * (lane() % 4);
-#pragma unroll
-        for (uint32_t i = 0; i < 2; i++) {
-            uint32_t block = (parts_of_block > 1 ? warp() % blocks : warp()) + i * SEP_THREADS / 32;
-            if (block >= blocks || (i > 0 && parts_of_block > 1)) break;
-            uint32_t part = parts_of_block > 1 ? warp() / blocks : 0;
-            float *to = shared + (block * parts_of_block + part) * 256 + g16 * 16 + t2;
-#pragma unroll
-            for (uint32_t n = 0; n < 2; n++) {
-                store2(to + 8 * n, make_float2(block_products[i][n].r[0], block_products[i][n].r[1]));
-                store2(to + 8 * n + 128, make_float2(block_products[i][n].r[2], block_products[i][n].r[3]));
-            }
-        }
-        BARRIER();
-        for (uint32_t i = threadIdx.x; i < 256 * blocks; i += SEP_THREADS) {
-            uint32_t block = i / 256, o = block / blocks_c * 16 + i % 256 / 16, c = block % blocks_c * 16 + i % 16;
-            const float *from = shared + block * parts_of_block * 256 + i % 256;
-            float sum = 0.0f;
-            for (uint32_t part = 0; part < parts_of_block; part++) sum += from[part * 256];
-            d_pointwise[(size_t)o * kind.c_in + c] = sum;
-        }
-        return;
-    }
-    if (sharing == 0) return;
-    BARRIER();
-    float *all = shared;
-    if (first < sharing) {
-#pragma unroll
-        for (uint32_t i = 0; i < 16; i++) all[i * SEP_THREADS + threadIdx.x] = products[i / 4][i % 4];
-    }
-    BARRIER();
-    for (uint32_t i = threadIdx.x; i < 16 * pairs; i += SEP_THREADS) {
-        uint32_t pair = i % pairs, element = i / pairs;
-        uint32_t o = pair / rows_c + element / 4 * rows_o, c = pair % rows_c + element % 4 * rows_c;
-        if (o >= kind.c_out || c >= channels) continue;
-        float sum = 0.0f;
-        for (uint32_t s = 0; s < sharing; s++) sum += all[element * SEP_THREADS + s * pairs + pair];
-        d_pointwise[(size_t)o * kind.c_in + c] = sum;
-    }
+    end(products, kind, channels, shared, d_pointwise);
 }
 
 // Kernels of 3 and 5 rows.
