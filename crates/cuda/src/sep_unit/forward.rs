@@ -1,6 +1,6 @@
 //! Lays down the forward pass of units. Checks nothing: `mod.rs` has.
 
-use super::plan::{self, Kind, Plan};
+use super::plan::{self, Kind};
 use super::{Forward, KINDS, UNITS, UnitForward, UnitShape, launches};
 use crate::args;
 use crate::channels::{pointer, vector};
@@ -16,9 +16,6 @@ pub(super) static LARGE: Kernel = Kernel::new("sep_unit_forward_large", 256);
 
 const WIDE_X: u32 = 1;
 const WIDE_Z: u32 = 2;
-
-/// Blocks that a launch keeps, as measured, when one of them computes several units of one x.
-const BLOCKS: u32 = 384;
 
 args! {
     struct UnitArgs: 64 {
@@ -68,34 +65,20 @@ pub(super) fn push(program: &mut Program, precision: Precision, images: Images, 
         let of = |same: &Vec<usize>, launch| plan::forward(images, shapes[same[0]], launch);
         let small = shapes[launch[0][0]].is_small();
         let (plans, tensor) = plan::of_launch(&launch, small && plan::wants_tensor(precision), of);
-        let one_x = |(same, plan): (&Vec<usize>, &Plan)| {
+        let one_x = |same: &Vec<usize>| {
             let first = units[same[0]].0;
             let reads_it = |input: &Forward| input.x == first.x && affine(input.affine) == affine(first.affine);
-            plan.holds_x() && same.iter().all(|&unit| reads_it(units[unit].0))
+            same.iter().all(|&unit| reads_it(units[unit].0))
         };
-        let shared: Vec<bool> = launch.iter().zip(&plans).map(one_x).collect();
-        // Where many blocks have one x, a block loads it once for several units.
-        let blocks_by = |per_block: u32| {
-            let of = |((same, plan), &shared): ((&Vec<usize>, &Plan), &bool)| {
-                let units = same.len() as u32;
-                let per_block = if shared { per_block.min(units) } else { 1 };
-                (per_block, plan.kind.tiles * plan.kind.splits * units.div_ceil(per_block))
-            };
-            launch.iter().zip(&plans).zip(&shared).map(of).unzip()
-        };
-        let (per_block, counts): (Vec<u32>, Vec<u32>) = (1..=UNITS as u32)
-            .rev()
-            .map(blocks_by)
-            .find(|(_, counts): &(Vec<u32>, Vec<u32>)| counts.iter().sum::<u32>() >= BLOCKS)
-            .unwrap_or_else(|| blocks_by(1));
+        let per_block = plan::share_x(&plans, &launch, one_x);
         let mut blocks = 0;
-        for (((same, plan), per_block), count) in launch.iter().zip(plans).zip(per_block).zip(counts) {
+        for ((same, plan), per_block) in launch.iter().zip(plans).zip(per_block) {
             let mut kind = plan.kind;
             kind.first_unit = args.len() as u32;
             kind.units = same.len() as u32;
             kind.per_block = per_block;
             kind.first_block = blocks;
-            blocks += count;
+            blocks += kind.tiles * kind.splits * kind.units.div_ceil(per_block);
             floats = floats.max(plan.floats);
             for &unit in same {
                 let (input, unit) = units[unit];

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::UnitShape;
+use super::{UNITS, UnitShape};
 use crate::args;
 use crate::images::Images;
 use crate::precision::Precision;
@@ -242,13 +242,6 @@ pub(super) struct Plan {
     cost: usize,
     /// Instructions that a thread issues for a tile.
     instructions: usize,
-}
-
-impl Plan {
-    /// Whether x lies in shared memory whole, so that several units can read it there.
-    pub(super) const fn holds_x(&self) -> bool {
-        self.kind.chunks == 1
-    }
 }
 
 /// Plans that were made: networks have hundreds of units of few shapes, and are laid down several times.
@@ -490,6 +483,28 @@ pub(super) fn share_tiles(plans: &[Plan], launch: &[Vec<usize>]) -> Vec<u32> {
         (splits, end)
     };
     (1..=32).map(share).min_by_key(|&(_, end)| end).map_or_else(Vec::new, |(splits, _)| splits)
+}
+
+/// How many units of one x a block of the forward kernel computes, for every kind of a launch; `one_x` says whether its units read one.
+/// A block loads it once for several, as long as there are so many blocks that a large device is full.
+pub(super) fn share_x(plans: &[Plan], launch: &[Vec<usize>], one_x: impl Fn(&Vec<usize>) -> bool) -> Vec<u32> {
+    // As measured.
+    const BLOCKS: u32 = 384;
+    let by = |per_block: u32| -> Vec<u32> {
+        // x is there for the next unit if it is there whole.
+        let of = |(plan, same): (&Plan, &Vec<usize>)| match plan.kind.chunks == 1 && one_x(same) {
+            true => per_block.min(same.len() as u32),
+            false => 1,
+        };
+        plans.iter().zip(launch).map(of).collect()
+    };
+    let blocks = |per_block: &Vec<u32>| -> u32 {
+        let of = |((plan, same), per_block): ((&Plan, &Vec<usize>), &u32)| {
+            plan.kind.tiles * plan.kind.splits * (same.len() as u32).div_ceil(*per_block)
+        };
+        plans.iter().zip(launch).zip(per_block).map(of).sum()
+    };
+    (2..=UNITS as u32).rev().map(by).find(|per_block| blocks(per_block) >= BLOCKS).unwrap_or_else(|| by(1))
 }
 
 /// What forward and backward have in common.
