@@ -61,8 +61,13 @@ const TEXT_TRAINING: &[&str] = &[
 ];
 
 fn darts(scene: &str, arguments: &[&str], out: &Path, more: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_darts"));
+    let mut command = on_device(scene);
     command.args(arguments).args(["--device=cuda", "--threads=1"]).args(more).arg("--out").arg(out);
+    command
+}
+
+fn on_device(scene: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_darts"));
     command.env("LD_LIBRARY_PATH", fake_driver()).env("DARTS_FAKE_CUDA", scene).stdin(Stdio::null());
     command
 }
@@ -175,4 +180,29 @@ fn emulator_an_interrupt_during_a_step_saves_what_goes_on_to_the_same_bytes() {
     assert!(stopped.join("checkpoint").is_dir() && !stopped.join("summary.json").exists());
     assert_succeeds(darts("devices=1", IMAGE_SEARCH, &stopped, &["--epochs=3", "--resume"]));
     assert_same_results(&whole, &stopped);
+}
+
+#[test]
+fn emulator_what_is_wrong_with_a_device_is_said_where_a_network_is_used_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (images, text) = (folder.path().join("images"), folder.path().join("text"));
+    assert_succeeds(darts("devices=1", IMAGE_TRAINING, &images, &[]));
+    assert_succeeds(darts("devices=1", TEXT_TRAINING, &text, &[]));
+    let uses = |scene: &str| {
+        [(&["eval"][..], &images), (&["eval"], &text), (&["predict", "--prompt=w0", "--length=3"], &text)].map(
+            |(arguments, run)| {
+                let mut command = on_device(scene);
+                command.args(arguments).args(["--device=cuda", "--threads=1"]).arg(run);
+                command
+            },
+        )
+    };
+    for (scene, part) in [
+        ("devices=0", "no CUDA device 0: the driver finds none"),
+        ("memory=10000", "of 10 kB are free"),
+        ("fail_launch=2", "the GPU failed (CUDA_ERROR_LAUNCH_FAILED"),
+    ] {
+        uses(scene).into_iter().for_each(|command| assert_fails(command, &[part]));
+    }
+    uses("devices=1").into_iter().for_each(|command| _ = assert_succeeds(command));
 }
