@@ -176,7 +176,7 @@ impl OnDevice {
     /// For batches of these sizes.
     fn new(device: &dyn Backend, model: &Model, sizes: &[usize], options: &RunOptions) -> Result<Self> {
         Ok(Self {
-            network: DeviceConv::new(device, model.network.clone(), sizes)?,
+            network: DeviceConv::new(device, model.network.clone(), &[], sizes)?,
             model: DeviceModel {
                 theta: device.uploaded(&model.theta)?,
                 statistics: device.uploaded(&model.statistics)?,
@@ -231,7 +231,7 @@ pub fn evaluate(dir: &Path, split: Split, options: &RunOptions, progress: &mut d
             #[cfg(feature = "cuda")]
             Computer::Gpu(device) => {
                 let sizes = batches_of(set.len(), batch, options.max_bad_images);
-                let needed = DeviceConv::bytes(&model.network, &sizes) + Feed::bytes(&*set, batch, false);
+                let needed = DeviceConv::bytes(&model.network, &[], &sizes) + Feed::bytes(&*set, batch, false);
                 refuse_beyond_free(&device, needed + 4 * model.theta.len() as u64, of_a_model)?;
                 let on_device = OnDevice::new(&*device, &model, &sizes, options)?;
                 let mut scorer = Scorer::new(&*device, &set, batch, None, &bad_images, options.readers())?;

@@ -44,7 +44,7 @@ impl Geometry {
 pub(crate) struct Buffer {
     pub(crate) slot: Slot,
     pub(crate) shape: Geometry,
-    /// Position in the ledger of gradients that have been written in a backward pass.
+    /// Its number among all activations of the network.
     pub(crate) id: usize,
 }
 
@@ -56,7 +56,8 @@ pub(crate) struct Builder {
     pub(crate) activations: Plan,
     pub(crate) channels: Plan,
     pub(crate) multiply_adds: u64,
-    pub(crate) buffers: usize,
+    /// Floats of each activation per sample, by `Buffer::id`.
+    pub(crate) buffers: Vec<usize>,
     /// Lengths, per sample, of the largest set of temporaries that any stage's backward needs at once.
     temporaries: Vec<usize>,
     /// Room for activations that are computed twice instead of kept.
@@ -66,15 +67,12 @@ pub(crate) struct Builder {
 impl Builder {
     /// Plans an activation of `shape`.
     pub(crate) fn buffer(&mut self, shape: Geometry) -> Buffer {
-        let id = self.buffers;
-        self.buffers += 1;
-        Buffer { slot: self.activations.reserve(shape.len()), shape, id }
+        let slot = self.activations.reserve(shape.len());
+        self.identified(slot, shape)
     }
 
     /// The `index`-th activation that a stage computes, uses and gives up: all stages share its room.
     pub(crate) fn transient(&mut self, index: usize, shape: Geometry) -> Buffer {
-        let id = self.buffers;
-        self.buffers += 1;
         if self.transients.len() <= index {
             self.transients.resize(index + 1, Slot::default());
         }
@@ -82,7 +80,12 @@ impl Builder {
             // A room that turns out too small stays with those that were planned in it: activations shrink from cell to cell.
             self.transients[index] = self.activations.reserve(shape.len());
         }
-        Buffer { slot: self.transients[index].first(shape.len()), shape, id }
+        self.identified(self.transients[index].first(shape.len()), shape)
+    }
+
+    fn identified(&mut self, slot: Slot, shape: Geometry) -> Buffer {
+        self.buffers.push(shape.len());
+        Buffer { slot, shape, id: self.buffers.len() - 1 }
     }
 
     /// Plans a vector of per-channel coefficients.

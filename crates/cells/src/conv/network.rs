@@ -147,7 +147,8 @@ pub struct ConvNetwork {
     pub(super) auxiliary: Option<(usize, Auxiliary)>,
     pub(super) classifier: Classifier,
     pub(super) temporaries: Vec<Slot>,
-    pub(super) buffers: usize,
+    /// Floats of each buffer per sample, by `Buffer::id`.
+    pub(super) buffers: Vec<usize>,
     pub(super) weights: usize,
     pub(super) droppable: Vec<(usize, usize)>,
     multiply_adds: u64,
@@ -513,7 +514,7 @@ impl ConvNetwork {
             return Err(Error::Length { operation: "backward", what, actual, expected });
         }
         let everything = theta.is_some() || images.is_some();
-        let mut pass = Backward::new(ws, *input, theta, weights, self.buffers, &self.temporaries);
+        let mut pass = Backward::new(ws, *input, theta, weights, self.buffers.len(), &self.temporaries);
         let wanted: &[Buffer] = if images.is_some() { std::slice::from_ref(&self.d_images) } else { &[] };
         in_pool(|| {
             self.classifier.backward(&mut pass, &self.output().gradients);

@@ -51,7 +51,8 @@ pub struct ConvOperation {
     pub(super) d_input: Buffer,
     pub(super) body: Body,
     pub(super) temporaries: Vec<Slot>,
-    pub(super) buffers: usize,
+    /// Floats of each buffer per sample, by `Buffer::id`.
+    pub(super) buffers: Vec<usize>,
 }
 
 impl ConvOperation {
@@ -130,7 +131,7 @@ impl ConvOperation {
         let gradient = self.output().1;
         let slot = ws.slot(gradient);
         ws.activations.write(slot).copy_from_slice(d_output);
-        let mut pass = Backward::new(ws, *input, gradients.theta, None, self.buffers, &self.temporaries);
+        let mut pass = Backward::new(ws, *input, gradients.theta, None, self.buffers.len(), &self.temporaries);
         pass.written[gradient.id] = true;
         match &self.body {
             Body::Graph(graph) => graph.backward(&mut pass, [true; 2]),

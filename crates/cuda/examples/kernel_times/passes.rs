@@ -88,7 +88,7 @@ fn conv(
         },
         precision,
     };
-    let on_device = DeviceConv::new(device, network.clone(), &[batch])?;
+    let on_device = DeviceConv::new(device, network.clone(), &[batch], &[])?;
     let mut program = Program::default();
     on_device.lay_down(&mut program, batch, &pass, device.allocate(2)?)?;
     Ok(Pass { name: format!("{name}, batch {batch}, {precision:?}"), program })

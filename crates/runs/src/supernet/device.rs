@@ -26,17 +26,18 @@ pub(crate) struct DeviceSupernet {
 }
 
 impl DeviceSupernet {
-    /// A problem over `network`, whose edges have `columns` operations, for batches of these sizes, from these running statistics.
+    /// A problem over `network`, whose edges have `columns` operations, for batches of these sizes, to search with and to evaluate,
+    /// from these running statistics.
     pub(crate) fn new(
         device: &dyn Backend,
         network: ConvNetwork,
         columns: usize,
-        batches: &[usize],
+        [batches, evaluations]: [&[usize]; 2],
         statistics: &[f32],
     ) -> Result<Self, Error> {
         let weights = network.operation_weights();
         Ok(Self {
-            network: DeviceConv::new(device, network, batches)?,
+            network: DeviceConv::new(device, network, batches, evaluations)?,
             columns,
             weights: device.allocate(weights)?,
             d_weights: device.allocate(weights)?,

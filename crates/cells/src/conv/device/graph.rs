@@ -62,7 +62,7 @@ impl Graph {
         let x = &self.nodes[source];
         let mark = lower.mark();
         let first = Input { x, norm: None, units: self.reading(source).filter_map(Operation::first_unit).collect() };
-        let mut norms = units_forward(lower, &[first], true);
+        let mut norms = units_forward(lower, &[first]);
         norms.extend(self.lay_pools(lower, source));
         for operation in self.reading(source) {
             let Kind::Dense { layers, norm } = &operation.kind else { continue };
@@ -83,7 +83,7 @@ impl Graph {
             .into_iter()
             .map(|(_, first, second)| Input { x: &first.z, norm: Some(&first.norm), units: vec![second] })
             .collect();
-        let norms = units_forward(lower, &second, true);
+        let norms = units_forward(lower, &second);
         if !norms.is_empty() {
             norms_forward(lower, &norms);
         }
@@ -202,18 +202,16 @@ impl Graph {
         let (x, dx) = (&self.nodes[source], &self.gradients[source]);
         let separable = self.separable_from(source);
         let mark = lower.mark();
-        // The first units' outputs are not kept.
-        units_forward(lower, &[Input { x, norm: None, units: separable.iter().map(|s| s.1).collect() }], false);
         // Second units first: each leaves the gradient of its input in a temporary.
         let mut second = Vec::with_capacity(separable.len());
         let mut norms = Vec::with_capacity(separable.len());
-        for (index, &(operation, first, unit)) in separable.iter().enumerate() {
+        for &(operation, first, unit) in &separable {
             let sums = lower.take(2 * first.z.shape.c);
             second.push(Back {
                 x: &first.z,
                 norm: Some(&first.norm),
                 units: vec![(unit, self.arrives(lower, operation, &unit.norm, &unit.z))],
-                du: lower.temporary(index, &first.z),
+                du: lower.take_like(&first.z),
                 write: Write::Overwrite,
                 sums: Some(sums),
             });
@@ -225,12 +223,11 @@ impl Graph {
             batch_norm::backward(lower.program, &norms);
         }
         let mut units: Vec<(&Unit, Arriving)> = Vec::new();
-        let mut temporary = 0;
+        let mut gradients = second.iter().map(|back| back.du);
         for operation in self.reading(source) {
             match &operation.kind {
                 Kind::Separable { first: unit, .. } => {
-                    let gradient = lower.temporary(temporary, &unit.z);
-                    temporary += 1;
+                    let Some(gradient) = gradients.next() else { unreachable!("one for each separable convolution") };
                     units.push((unit, Arriving { gradient, norm: Some((&unit.norm, &unit.z)), mask: None }));
                 }
                 Kind::Dilated(unit) => units.push((unit, self.arrives(lower, operation, &unit.norm, &unit.z))),
@@ -302,10 +299,11 @@ impl Graph {
         for operation in self.reading(source) {
             let Kind::Dense { layers, norm } = &operation.kind else { continue };
             let last = &layers[layers.len() - 1];
+            let mark = lower.mark();
             let mut arriving = self.arrives(lower, operation, norm, &last.1);
             let mut layer = &last.0;
             if let [(row, row_z), (column, _)] = &layers[..] {
-                let inner = lower.temporary(0, row_z);
+                let inner = lower.take_like(row_z);
                 column.lay_backward(lower, &[*row_z], Activate::Nothing, arriving, &[inner], Write::Overwrite, None);
                 arriving = Arriving { gradient: inner, norm: None, mask: None };
                 layer = row;
@@ -313,6 +311,7 @@ impl Graph {
             let write = lower.write_to(dx);
             let view = lower.view(dx);
             layer.lay_backward(lower, &[*x], Activate::Relu, arriving, &[view], write, None);
+            lower.release(mark);
         }
     }
 }
@@ -322,9 +321,8 @@ fn device_unit(unit: &Unit) -> UnitShape {
     UnitShape { kernel, stride, dilation, c_in, c_out }
 }
 
-/// z of all units of `inputs`, which have one shape; where the outputs are new, the norms that follow, with their sums. The
-/// caller releases what is taken.
-fn units_forward<'a>(lower: &mut Lower, inputs: &[Input<'a>], new: bool) -> Vec<Normalized<'a>> {
+/// z of all units of `inputs`, which have one shape, and the norms that follow, with their sums. The caller releases what is taken.
+fn units_forward<'a>(lower: &mut Lower, inputs: &[Input<'a>]) -> Vec<Normalized<'a>> {
     let Some(shape) = inputs.iter().find(|input| !input.units.is_empty()).map(|input| input.x.shape) else {
         return Vec::new();
     };
@@ -334,7 +332,7 @@ fn units_forward<'a>(lower: &mut Lower, inputs: &[Input<'a>], new: bool) -> Vec<
     for input in inputs {
         let mut units = Vec::with_capacity(input.units.len());
         for unit in &input.units {
-            let sums = if new { lower.sums(unit.shape.c_out) } else { None };
+            let sums = lower.sums(unit.shape.c_out);
             norms.push(Normalized { norm: &unit.norm, sums, count: lower.batch * unit.z.shape.pixels() });
             units.push(UnitForward {
                 shape: device_unit(unit),

@@ -4,55 +4,21 @@
 use std::ops::Range;
 
 use darts_cuda::{Images, Pod, Program, View, Write, vector};
-use darts_ops::{Plan, Slot};
+use darts_ops::Slot;
 
 use super::DeviceConvPass;
+use super::places::{ALIGNMENT, Places};
 use crate::conv::build::{Buffer, Geometry};
 use crate::device::DeviceStatistics;
-
-/// Bytes that every piece of the scratch memory is aligned to.
-const ALIGNMENT: u64 = 256;
-
-/// Where a network's buffers lie on a device: activations, then per-channel vectors, then scratch memory.
-#[derive(Debug)]
-pub(super) struct Places {
-    pub(super) start: u64,
-    capacity: usize,
-    activations: u64,
-    channels: u64,
-    pub(super) scratch: u64,
-}
-
-impl Places {
-    /// From address 1 MiB on, for up to `capacity` samples, without scratch memory.
-    pub(super) fn new(capacity: usize, activations: &Plan, channels: &Plan) -> Self {
-        let bytes = |floats: usize| (4 * floats as u64).next_multiple_of(ALIGNMENT);
-        let (activations, channels) = (bytes(activations.len() * capacity), bytes(channels.len()));
-        Self { start: 1 << 20, capacity, activations, channels, scratch: 0 }
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.activations + self.channels + self.scratch
-    }
-
-    /// `batch` samples of what was planned for one.
-    pub(super) fn activation(&self, per_sample: Slot, batch: usize) -> View {
-        let slot = per_sample.scaled(self.capacity, batch);
-        View::at(self.start + 4 * slot.offset() as u64, slot.len())
-    }
-
-    fn channels(&self, slot: Slot) -> View {
-        View::at(self.start + self.activations + 4 * slot.offset() as u64, slot.len())
-    }
-}
 
 /// A pass that is being laid down.
 pub(super) struct Lower<'a> {
     pub(super) program: &'a mut Program,
     pub(super) pass: DeviceConvPass,
     pub(super) batch: usize,
-    planned: Planned<'a>,
     places: &'a Places,
+    /// Buffers that lie where the caller says, by `Buffer::id`.
+    elsewhere: Vec<(usize, View)>,
     /// Which gradient buffers hold something, by `Buffer::id`.
     written: Vec<bool>,
     scratch: Range<u64>,
@@ -60,40 +26,26 @@ pub(super) struct Lower<'a> {
     most: u64,
 }
 
-/// What was planned beside the places.
-pub(super) struct Planned<'a> {
-    pub(super) temporaries: &'a [Slot],
-    /// How many buffers there are.
-    pub(super) buffers: usize,
-    /// Buffers that lie where the caller says, by `Buffer::id`.
-    pub(super) elsewhere: Vec<(usize, View)>,
-}
-
 impl<'a> Lower<'a> {
     pub(super) fn new(
-        planned: Planned<'a>,
         places: &'a Places,
         batch: usize,
         pass: DeviceConvPass,
+        elsewhere: Vec<(usize, View)>,
         program: &'a mut Program,
     ) -> Self {
-        let start = places.start + places.activations + places.channels;
+        let scratch = places.scratch();
         Self {
             program,
             pass,
             batch,
-            written: vec![false; planned.buffers],
-            planned,
             places,
-            scratch: start..start + places.scratch,
-            next: start,
-            most: start,
+            elsewhere,
+            written: vec![false; places.count()],
+            next: scratch.start,
+            most: scratch.start,
+            scratch,
         }
-    }
-
-    /// Lets the pass take as much scratch memory as it likes: it will not be run.
-    pub(super) fn measure(&mut self) {
-        self.scratch.end = u64::MAX;
     }
 
     /// Bytes of scratch memory that the pass took at most.
@@ -107,17 +59,17 @@ impl<'a> Lower<'a> {
     }
 
     pub(super) fn view(&self, buffer: &Buffer) -> View {
-        let elsewhere = self.planned.elsewhere.iter().find(|(id, _)| *id == buffer.id);
-        elsewhere.map_or_else(|| self.places.activation(buffer.slot, self.batch), |&(_, view)| view)
+        let elsewhere = self.elsewhere.iter().find(|(id, _)| *id == buffer.id);
+        elsewhere.map_or_else(|| self.places.buffer(buffer, self.batch), |&(_, view)| view)
     }
 
     pub(super) fn views(&self, buffers: &[Buffer]) -> Vec<View> {
         buffers.iter().map(|buffer| self.view(buffer)).collect()
     }
 
-    /// As much of a temporary as `like` has.
-    pub(super) fn temporary(&self, index: usize, like: &Buffer) -> View {
-        self.places.activation(self.planned.temporaries[index].first(like.shape.len()), self.batch)
+    /// Scratch memory for what `like` has.
+    pub(super) fn take_like(&mut self, like: &Buffer) -> View {
+        self.take(like.shape.len() * self.batch)
     }
 
     pub(super) fn channels(&self, slot: Slot) -> View {
@@ -188,7 +140,7 @@ impl<'a> Lower<'a> {
     pub(super) fn take<T: Pod>(&mut self, len: usize) -> View<T> {
         let view = View::<T>::at(self.next, len);
         self.next += (view.bytes() as u64).next_multiple_of(ALIGNMENT);
-        // It was measured with this very pass in `DeviceConv::plan`.
+        // It was measured when the places were planned.
         assert!(self.next <= self.scratch.end, "more scratch memory than was planned");
         self.most = self.most.max(self.next);
         view

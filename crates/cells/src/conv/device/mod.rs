@@ -1,6 +1,6 @@
 //! A convolutional network on a device: its passes laid down as programs of darts-cuda, over the buffers that the network has
-//! planned for the CPU. The same stages in the same order, with more of them in one launch; nothing here computes, and nothing
-//! waits for the device.
+//! planned for the CPU, at places of its own. The same stages in the same order, with more of them in one launch; nothing here
+//! computes, and nothing waits for the device.
 //!
 //! What changes from step to step (images, labels, θ, operation weights, masks of path dropout) lies in device memory, so a pass
 //! that has been laid down once is run again and again.
@@ -8,12 +8,16 @@
 mod graph;
 mod layers;
 mod lower;
+mod places;
 mod single;
+#[cfg(test)]
+mod tests;
 
 use darts_cuda::head::{self, CrossEntropy};
 use darts_cuda::{Memory, Precision, Program, View, Write, vector};
 
-use self::lower::{Lower, Places, Planned};
+use self::lower::Lower;
+use self::places::{Places, Uses, Wanted};
 pub use self::single::{DeviceOperation, DeviceOperationPass, OperationGradients};
 use super::build::Buffer;
 use super::{ConvNetwork, LossConfig};
@@ -66,58 +70,60 @@ impl DeviceConvGradients {
 #[derive(Debug)]
 pub struct DeviceConv {
     network: ConvNetwork,
+    training: Plan,
+    evaluation: Plan,
+}
+
+/// Batches that passes of one kind are planned for, and where their buffers lie.
+#[derive(Debug)]
+struct Plan {
     batches: Vec<usize>,
     places: Places,
 }
 
+/// What a pass is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Any pass, with any gradients.
+    Training,
+    /// Running statistics, no gradients.
+    Evaluation,
+}
+
 impl DeviceConv {
-    /// Allocates the buffers for passes over batches of these sizes.
+    /// Allocates the buffers for any passes over batches of the sizes `training`, and for passes by running statistics and without
+    /// gradients over those of `evaluation` as well: they take far less memory for an image, and the same memory.
     ///
     /// # Errors
     /// [`Error::Argument`] without a batch or for one of 0, [`Error::Device`] without memory.
-    pub fn new(device: &(impl Memory + ?Sized), network: ConvNetwork, batches: &[usize]) -> Result<Self, Error> {
-        if batches.is_empty() || batches.contains(&0) {
-            return Err(argument("the batches", format!("{batches:?}"), "one or more, of 1 image or more"));
+    pub fn new(
+        device: &(impl Memory + ?Sized),
+        network: ConvNetwork,
+        training: &[usize],
+        evaluation: &[usize],
+    ) -> Result<Self, Error> {
+        if (training.is_empty() && evaluation.is_empty()) || training.contains(&0) || evaluation.contains(&0) {
+            let expected = "one or more, of 1 image or more";
+            return Err(argument("the batches", format!("{training:?} and {evaluation:?}"), expected));
         }
-        let mut places = Self::plan(&network, batches);
-        places.start = device.allocate::<u8>(places.bytes() as usize)?.address;
-        Ok(Self { network, batches: batches.to_vec(), places })
+        let mut plans = Self::plan(&network, training, evaluation);
+        let start = device.allocate::<u8>(bytes_of(&plans) as usize)?.address;
+        plans.iter_mut().for_each(|plan| plan.places.start = start);
+        let [training, evaluation] = plans;
+        Ok(Self { network, training, evaluation })
     }
 
     /// Bytes of device memory that [`DeviceConv::new`] asks for.
-    pub fn bytes(network: &ConvNetwork, batches: &[usize]) -> u64 {
-        Self::plan(network, batches).bytes()
+    pub fn bytes(network: &ConvNetwork, training: &[usize], evaluation: &[usize]) -> u64 {
+        bytes_of(&Self::plan(network, training, evaluation))
     }
 
-    /// The places of a network's buffers, but for their common address.
-    fn plan(network: &ConvNetwork, batches: &[usize]) -> Places {
-        let capacity = batches.iter().copied().max().unwrap_or(0);
-        let mut places = Places::new(capacity, &network.activations, &network.channels);
-        // What kernels need between their launches depends on how they are cut: passes are laid down to see.
-        for (batch, precision) in batches.iter().flat_map(|&batch| Precision::ALL.map(|precision| (batch, precision))) {
-            let anywhere = |len: usize| View::at(1 << 20, len);
-            let pass = DeviceConvPass {
-                images: anywhere(network.images.shape.len() * batch),
-                labels: View::at(1 << 20, batch),
-                theta: anywhere(network.parameters.len()),
-                weights: anywhere(network.weights),
-                masks: None,
-                statistics: DeviceStatistics::Batch { update: None },
-                loss: LossConfig::default(),
-                gradients: DeviceConvGradients {
-                    theta: Some(anywhere(network.parameters.len())),
-                    weights: (network.weights > 0).then(|| anywhere(network.weights)),
-                    images: Some(anywhere(network.images.shape.len() * batch)),
-                },
-                precision,
-            };
-            let mut program = Program::default();
-            let mut lower = Lower::new(network.planned(&pass), &places, batch, pass, &mut program);
-            lower.measure();
-            network.lay_down(&mut lower, View::at(1 << 20, 2));
-            places.scratch = places.scratch.max(lower.scratch_needed());
-        }
-        places
+    fn plan(network: &ConvNetwork, training: &[usize], evaluation: &[usize]) -> [Plan; 2] {
+        let output_capacity = training.iter().chain(evaluation).copied().max().unwrap_or(0);
+        [(Purpose::Training, training), (Purpose::Evaluation, evaluation)].map(|(purpose, batches)| Plan {
+            batches: batches.to_vec(),
+            places: network.places(purpose, batches, output_capacity),
+        })
     }
 
     /// The network.
@@ -137,28 +143,38 @@ impl DeviceConv {
         pass: &DeviceConvPass,
         results: View<f64>,
     ) -> Result<(), Error> {
-        self.check(batch, pass)?;
+        let places = self.check(batch, pass)?;
         length("results", results.len, 2)?;
-        let mut lower = Lower::new(self.network.planned(pass), &self.places, batch, *pass, program);
+        let mut lower = Lower::new(places, batch, *pass, self.network.elsewhere(pass), program);
         self.network.lay_down(&mut lower, results);
         Ok(())
     }
 
     /// Logits `[N, classes]` of the last pass, which was over `batch` images.
     pub fn logits(&self, batch: usize) -> View {
-        self.places.activation(self.network.classifier.linear.logits.slot, batch)
+        self.output(&self.network.classifier.linear.logits, batch)
     }
 
     /// The auxiliary head's logits, where there is one.
     pub fn auxiliary_logits(&self, batch: usize) -> Option<View> {
         let (_, auxiliary) = self.network.auxiliary.as_ref()?;
-        Some(self.places.activation(auxiliary.linear.logits.slot, batch))
+        Some(self.output(&auxiliary.linear.logits, batch))
     }
 
-    fn check(&self, batch: usize, pass: &DeviceConvPass) -> Result<(), Error> {
-        if !self.batches.contains(&batch) {
-            return Err(argument("the batch", batch.to_string(), format!("one of {:?}, as planned", self.batches)));
-        }
+    /// Outputs lie at the same place in both plans.
+    fn output(&self, buffer: &Buffer, batch: usize) -> View {
+        let plan = if self.training.batches.contains(&batch) { &self.training } else { &self.evaluation };
+        plan.places.buffer(buffer, batch)
+    }
+
+    /// The plan for the pass, if it fits the network and a batch that was planned for.
+    fn check(&self, batch: usize, pass: &DeviceConvPass) -> Result<&Places, Error> {
+        let evaluates = matches!(pass.statistics, DeviceStatistics::Running(_)) && !pass.gradients.any();
+        let plans = if evaluates { vec![&self.evaluation, &self.training] } else { vec![&self.training] };
+        let Some(plan) = plans.iter().find(|plan| plan.batches.contains(&batch)) else {
+            let planned: Vec<usize> = plans.iter().flat_map(|plan| plan.batches.iter().copied()).collect();
+            return Err(argument("the batch", batch.to_string(), format!("one of {planned:?}, as planned")));
+        };
         let network = &self.network;
         let images = network.images.shape.len() * batch;
         length("images", pass.images.len, images)?;
@@ -185,19 +201,82 @@ impl DeviceConv {
                 length(what, gradient.len, expected)?;
             }
         }
-        Ok(())
+        Ok(&plan.places)
     }
+}
+
+fn bytes_of(plans: &[Plan]) -> u64 {
+    plans.iter().map(|plan| plan.places.bytes()).max().unwrap_or(0)
 }
 
 impl ConvNetwork {
     /// Images and their gradient lie where the caller says.
-    fn planned(&self, pass: &DeviceConvPass) -> Planned<'_> {
+    fn elsewhere(&self, pass: &DeviceConvPass) -> Vec<(usize, View)> {
         let d_images = pass.gradients.images.unwrap_or(View::none());
-        Planned {
-            temporaries: &self.temporaries,
-            buffers: self.buffers,
-            elsewhere: vec![(self.images.id, pass.images), (self.d_images.id, d_images)],
+        vec![(self.images.id, pass.images), (self.d_images.id, d_images)]
+    }
+
+    fn wanted(&self, output_capacity: usize) -> Wanted<'_> {
+        let auxiliary = self.auxiliary.as_ref().map(|(_, auxiliary)| &auxiliary.linear.logits);
+        Wanted {
+            buffers: &self.buffers,
+            outputs: [Some(&self.classifier.linear.logits), auxiliary],
+            output_capacity,
+            channels: self.channels.len(),
         }
+    }
+
+    /// Places for passes over `batches`. They are laid down to see which buffers are in use together, and how much their kernels
+    /// need between their launches, which depends on how work is cut. A pass with fewer gradients does some of what the one with
+    /// all of them does, in the same order.
+    fn places(&self, purpose: Purpose, batches: &[usize], output_capacity: usize) -> Places {
+        let apart = Places::apart(&self.wanted(output_capacity), batches.iter().copied().max().unwrap_or(0));
+        let (mut uses, mut scratch) = (Uses::default(), 0);
+        for (batch, precision) in batches.iter().flat_map(|&batch| Precision::ALL.map(|precision| (batch, precision))) {
+            let pass = self.imagined(batch, purpose, precision);
+            scratch = scratch.max(self.look(&apart, batch, &pass, &mut uses));
+        }
+        apart.together(&uses, scratch)
+    }
+
+    /// The pass of its purpose that does most, over memory that is nowhere.
+    fn imagined(&self, batch: usize, purpose: Purpose, precision: Precision) -> DeviceConvPass {
+        let anywhere = |len: usize| View::at(1 << 20, len);
+        let images = anywhere(self.images.shape.len() * batch);
+        let (statistics, gradients) = match purpose {
+            Purpose::Training => (
+                DeviceStatistics::Batch { update: None },
+                DeviceConvGradients {
+                    theta: Some(anywhere(self.parameters.len())),
+                    weights: (self.weights > 0).then(|| anywhere(self.weights)),
+                    images: Some(images),
+                },
+            ),
+            Purpose::Evaluation => {
+                (DeviceStatistics::Running(anywhere(self.statistics.len())), DeviceConvGradients::default())
+            }
+        };
+        DeviceConvPass {
+            images,
+            labels: View::at(1 << 20, batch),
+            theta: anywhere(self.parameters.len()),
+            weights: anywhere(self.weights),
+            masks: None,
+            statistics,
+            loss: LossConfig::default(),
+            gradients,
+            precision,
+        }
+    }
+
+    /// Takes in what the launches of a pass use that is laid down at places apart; returns the scratch memory that it takes.
+    fn look(&self, apart: &Places, batch: usize, pass: &DeviceConvPass, uses: &mut Uses) -> u64 {
+        let mut program = Program::default();
+        let mut lower = Lower::new(apart, batch, *pass, self.elsewhere(pass), &mut program);
+        self.lay_down(&mut lower, View::at(1 << 20, 2));
+        let scratch = lower.scratch_needed();
+        uses.add(apart, &program);
+        scratch
     }
 
     fn lay_down(&self, lower: &mut Lower, results: View<f64>) {
@@ -246,8 +325,8 @@ impl ConvNetwork {
             };
             let mark = lower.mark();
             let samples = lower.take(2 * lower.batch);
-            let (logits, d_logits) = (lower.view(&linear.logits), lower.view(&linear.d_logits));
-            let d_logits = lower.pass.gradients.any().then_some(d_logits);
+            let logits = lower.view(&linear.logits);
+            let d_logits = lower.pass.gradients.any().then(|| lower.view(&linear.d_logits));
             head::cross_entropy(lower.program, logits, lower.pass.labels, config, d_logits, samples, results);
             lower.release(mark);
         }

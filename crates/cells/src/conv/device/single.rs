@@ -2,7 +2,8 @@
 
 use darts_cuda::{Memory, Precision, Program, View};
 
-use super::lower::{Lower, Places, Planned};
+use super::lower::Lower;
+use super::places::{Places, Uses, Wanted};
 use super::{DeviceConvGradients, DeviceConvPass, argument, length};
 use crate::conv::LossConfig;
 use crate::conv::build::Buffer;
@@ -52,27 +53,29 @@ impl DeviceOperation {
         if batch == 0 {
             return Err(argument("the batch", batch.to_string(), "1 or more"));
         }
-        let places = Places::new(batch, &operation.activations, &operation.channels);
-        let mut this = Self { operation, batch, places };
+        let output = operation.output().0;
+        let wanted = Wanted {
+            buffers: &operation.buffers,
+            outputs: [Some(output), None],
+            output_capacity: batch,
+            channels: operation.channels.len(),
+        };
+        let apart = Places::apart(&wanted, batch);
         let anywhere = |len: usize| View::at(1 << 20, len);
-        let input = anywhere(this.operation.input.shape.len() * batch);
-        let theta = anywhere(this.operation.parameters.len());
-        let output = anywhere(this.operation.output().0.shape.len() * batch);
-        let pass = DeviceOperationPass {
-            input,
-            theta,
-            statistics: DeviceStatistics::Batch { update: None },
-            gradients: Some(OperationGradients { output, theta, input }),
-        };
-        this.places.scratch = {
-            let mut program = Program::default();
-            let mut lower = this.lower(&mut program, &pass);
-            lower.measure();
-            this.lay_all(&mut lower, &pass);
-            lower.scratch_needed()
-        };
-        this.places.start = device.allocate::<u8>(this.places.bytes() as usize)?.address;
-        Ok(this)
+        let input = anywhere(operation.input.shape.len() * batch);
+        let theta = anywhere(operation.parameters.len());
+        let gradients = OperationGradients { output: anywhere(output.shape.len() * batch), theta, input };
+        let statistics = DeviceStatistics::Batch { update: None };
+        let pass = DeviceOperationPass { input, theta, statistics, gradients: Some(gradients) };
+        let mut program = Program::default();
+        let mut lower = lower(&operation, &apart, batch, &mut program, &pass);
+        lay_all(&operation, &mut lower, &pass);
+        let scratch = lower.scratch_needed();
+        let mut uses = Uses::default();
+        uses.add(&apart, &program);
+        let mut places = apart.together(&uses, scratch);
+        places.start = device.allocate::<u8>(places.bytes() as usize)?.address;
+        Ok(Self { operation, batch, places })
     }
 
     /// Appends a pass: forward, and backward where gradients are asked for.
@@ -93,75 +96,74 @@ impl DeviceOperation {
             length("the gradient of theta", gradients.theta.len, theta)?;
             length("the gradient of the input", gradients.input.len, input)?;
         }
-        let mut lower = self.lower(program, pass);
-        self.lay_all(&mut lower, pass);
+        let mut lower = lower(operation, &self.places, self.batch, program, pass);
+        lay_all(operation, &mut lower, pass);
         Ok(())
     }
 
     /// The output `[N, h', w', c']` of the last pass.
     pub fn output(&self) -> View {
-        self.places.activation(self.operation.output().0.slot, self.batch)
+        self.places.buffer(self.operation.output().0, self.batch)
     }
+}
 
-    fn d_input(&self) -> &Buffer {
-        match &self.operation.body {
-            Body::Graph(graph) => &graph.gradients[0],
-            Body::Preprocess { .. } => &self.operation.d_input,
-        }
+fn d_input(operation: &ConvOperation) -> &Buffer {
+    match &operation.body {
+        Body::Graph(graph) => &graph.gradients[0],
+        Body::Preprocess { .. } => &operation.d_input,
     }
+}
 
-    fn lower<'a>(&'a self, program: &'a mut Program, pass: &DeviceOperationPass) -> Lower<'a> {
-        let operation = &self.operation;
-        let gradients = pass.gradients;
-        let as_network = DeviceConvPass {
-            images: pass.input,
-            labels: View::none(),
-            theta: pass.theta,
-            weights: View::none(),
-            masks: None,
-            statistics: pass.statistics,
-            loss: LossConfig::default(),
-            gradients: DeviceConvGradients {
-                theta: gradients.map(|g| g.theta),
-                weights: None,
-                images: gradients.map(|g| g.input),
-            },
-            precision: Precision::F32,
-        };
-        let output = gradients.map_or(View::none(), |g| g.output);
-        let planned = Planned {
-            temporaries: &operation.temporaries,
-            buffers: operation.buffers,
-            elsewhere: vec![
-                (operation.input.id, pass.input),
-                (self.d_input().id, as_network.gradients.images.unwrap_or(View::none())),
-                (operation.output().1.id, output),
-            ],
-        };
-        Lower::new(planned, &self.places, self.batch, as_network, program)
-    }
+fn lower<'a>(
+    operation: &ConvOperation,
+    places: &'a Places,
+    batch: usize,
+    program: &'a mut Program,
+    pass: &DeviceOperationPass,
+) -> Lower<'a> {
+    let gradients = pass.gradients;
+    let as_network = DeviceConvPass {
+        images: pass.input,
+        labels: View::none(),
+        theta: pass.theta,
+        weights: View::none(),
+        masks: None,
+        statistics: pass.statistics,
+        loss: LossConfig::default(),
+        gradients: DeviceConvGradients {
+            theta: gradients.map(|g| g.theta),
+            weights: None,
+            images: gradients.map(|g| g.input),
+        },
+        precision: Precision::F32,
+    };
+    let elsewhere = vec![
+        (operation.input.id, pass.input),
+        (d_input(operation).id, gradients.map_or(View::none(), |g| g.input)),
+        (operation.output().1.id, gradients.map_or(View::none(), |g| g.output)),
+    ];
+    Lower::new(places, batch, as_network, elsewhere, program)
+}
 
-    fn lay_all(&self, lower: &mut Lower, pass: &DeviceOperationPass) {
-        let operation = &self.operation;
-        match &operation.body {
-            Body::Graph(graph) => graph.lay_forward(lower),
-            Body::Preprocess { layer, output, .. } => {
-                layer.lay_forward(lower, &[operation.input], Activate::Relu, output);
-            }
+fn lay_all(operation: &ConvOperation, lower: &mut Lower, pass: &DeviceOperationPass) {
+    match &operation.body {
+        Body::Graph(graph) => graph.lay_forward(lower),
+        Body::Preprocess { layer, output, .. } => {
+            layer.lay_forward(lower, &[operation.input], Activate::Relu, output);
         }
-        if pass.gradients.is_none() {
-            return;
-        }
-        let gradient = operation.output().1;
-        // It is there already.
-        let _ = lower.write_to(gradient);
-        match &operation.body {
-            Body::Graph(graph) => graph.lay_backward(lower, [true; 2]),
-            Body::Preprocess { layer, .. } => {
-                let d_input = [operation.d_input];
-                layer.lay_backward(lower, &[operation.input], Activate::Relu, gradient, &d_input, None);
-            }
-        }
-        lower.ensure(self.d_input());
     }
+    if pass.gradients.is_none() {
+        return;
+    }
+    let gradient = operation.output().1;
+    // It is there already.
+    let _ = lower.write_to(gradient);
+    match &operation.body {
+        Body::Graph(graph) => graph.lay_backward(lower, [true; 2]),
+        Body::Preprocess { layer, .. } => {
+            let d_input = [operation.d_input];
+            layer.lay_backward(lower, &[operation.input], Activate::Relu, gradient, &d_input, None);
+        }
+    }
+    lower.ensure(d_input(operation));
 }

@@ -1,8 +1,10 @@
 //! Evaluation of a convolutional network on a set of images on a device: running statistics, no augmentation, every image once. The
 //! network computes there, the scores are added up here, from its logits.
 
+use std::iter::successors;
 use std::sync::Arc;
 
+use darts_cells::conv::{ConvNetwork, DeviceConv};
 use darts_cuda::augment::Source;
 use darts_cuda::{Backend, Memory, Program, Recording, View};
 use darts_data::dataset::Dataset;
@@ -17,6 +19,20 @@ use crate::task::image::score::Sum;
 /// Appends a network's pass over a batch, which writes two numbers of no interest, and says where the logits are.
 pub(crate) type LayDown<'a> =
     dyn Fn(&mut Program, &DeviceBatch, View<f64>) -> std::result::Result<View, darts_cells::Error> + 'a;
+
+/// How many training batches an evaluation takes at once, at most.
+const TRAINING_BATCHES: usize = 8;
+
+/// Images of a batch of evaluation where all of them lie on the device: as many training batches as need no more memory than training
+/// does. Large batches leave less of a device idle.
+pub(crate) fn evaluation_batch(network: &ConvNetwork, training: &[usize], batch: usize) -> usize {
+    let room = DeviceConv::bytes(network, training, &[]);
+    let batches = successors(Some(TRAINING_BATCHES), |count| Some(count / 2)).take_while(|&count| count > 1);
+    batches
+        .map(|count| count * batch)
+        .find(|&images| DeviceConv::bytes(network, &[], &[images]) <= room)
+        .unwrap_or(batch)
+}
 
 /// A set of images, and the programs that evaluate a network on it.
 pub(crate) struct Scorer {

@@ -11,7 +11,8 @@ use darts_data::{BadImages, Dataset, Loader};
 use serde_json::Value;
 
 use super::feed::{DeviceBatch, Feed, send};
-use super::score::Scorer;
+use super::score::{Scorer, evaluation_batch};
+use super::train::batches_of;
 use crate::config::{Order, SearchConfig};
 use crate::device::memory::refuse_beyond_free;
 use crate::device::{DeviceSearchTask, DeviceTask};
@@ -45,26 +46,29 @@ impl DeviceImageSearch {
         let batch = config.batch_size;
         let rests = [subject.train.dataset().len() % batch, subject.valid_images.len() % batch];
         let batches: Vec<usize> = [batch].into_iter().chain(rests.into_iter().filter(|&rest| rest > 0)).collect();
-        let of_network = DeviceConv::bytes(&network, &batches);
+        let evaluated = if subject.in_memory { evaluation_batch(&network, &batches, batch) } else { batch };
+        let evaluations = batches_of(subject.valid_images.len(), evaluated, 0);
+        let of_network = DeviceConv::bytes(&network, &batches, &evaluations);
         let (weights, alphas) = (network.parameters().len(), network.operation_weights());
         let of_search = DeviceSearch::<DeviceBatch>::bytes(weights, alphas, &image_settings(config));
-        let of_feed = |set: &Arc<dyn Dataset>, there| Feed::bytes(&**set, batch, there);
-        let of_images = of_feed(subject.train.dataset(), subject.in_memory)
-            + of_feed(&subject.valid_images, subject.in_memory)
-            + of_feed(&subject.valid_images, false);
+        let of_feed = |set: &Arc<dyn Dataset>, batch, there| Feed::bytes(&**set, batch, there);
+        let of_images = of_feed(subject.train.dataset(), batch, subject.in_memory)
+            + of_feed(&subject.valid_images, batch, subject.in_memory)
+            + of_feed(&subject.valid_images, evaluated, false);
         refuse_beyond_free(device, of_network + of_search + of_images, || {
             let first = if config.order == Order::Second { ", or search with --order first" } else { "" };
             format!("lower --batch-size ({batch}), --init-channels or --layers{first}")
         })?;
         let statistics = network.initialize(subject.seed).1;
-        let problem = DeviceSupernet::new(device, network, subject.space.operations(), &batches, &statistics)?;
+        let problem =
+            DeviceSupernet::new(device, network, subject.space.operations(), [&batches, &evaluations], &statistics)?;
         let source = |loader: &Loader| subject.in_memory.then(|| send(device, &**loader.dataset())).transpose();
         let (of_train, of_valid) = (source(&subject.train)?, source(&subject.valid)?);
         let none_bad = Arc::new(BadImages::new(0));
         Ok(Self {
             train: Feed::new(device, &subject.train, of_train)?,
             valid: Feed::new(device, &subject.valid, of_valid)?,
-            validation: Scorer::new(device, &subject.valid_images, batch, of_valid, &none_bad, readers)?,
+            validation: Scorer::new(device, &subject.valid_images, evaluated, of_valid, &none_bad, readers)?,
             precision: options.precision,
             subject,
             problem,

@@ -14,7 +14,7 @@ use darts_cuda::{Backend, Memory, Precision, Program, View, vector};
 use darts_data::Dataset;
 
 use super::feed::{DeviceBatch, Feed, send};
-use super::score::Scorer;
+use super::score::{Scorer, evaluation_batch};
 use crate::config::TrainConfig;
 use crate::device::memory::refuse_beyond_free;
 use crate::device::train::DeviceTrainer;
@@ -39,6 +39,8 @@ pub(crate) struct DeviceImageTraining {
     part: Option<(View, View<f64>)>,
     train: Feed,
     held_out: Option<Scorer>,
+    /// Images of a batch of an evaluation.
+    evaluated: usize,
     precision: Precision,
     /// Threads that read images.
     readers: usize,
@@ -59,29 +61,26 @@ impl DeviceImageTraining {
         let readers = options.readers();
         subject.train = subject.train.workers(readers).as_bytes();
         let part = config.part_size();
-        let sets = [Some(subject.train.dataset()), subject.held_out.as_ref(), Some(&subject.test)];
         let tolerated = if subject.in_memory { 0 } else { options.max_bad_images };
-        let mut sizes = BTreeSet::new();
-        for (set, batch) in sets.into_iter().flatten().zip([config.batch_size, part, part]) {
-            sizes.extend(
-                batches_of(set.len(), batch, tolerated)
-                    .into_iter()
-                    .flat_map(|len| parts(len, part))
-                    .map(|part| part.len()),
-            );
-        }
+        let batches = batches_of(subject.train.dataset().len(), config.batch_size, tolerated);
+        let sizes: BTreeSet<usize> =
+            batches.into_iter().flat_map(|len| parts(len, part)).map(|part| part.len()).collect();
         let sizes: Vec<usize> = sizes.into_iter().collect();
+        let evaluated = if subject.in_memory { evaluation_batch(&network, &sizes, part) } else { part };
+        let sets = [subject.held_out.as_ref(), Some(&subject.test)].into_iter().flatten();
+        let evaluations: BTreeSet<usize> = sets.flat_map(|set| batches_of(set.len(), evaluated, tolerated)).collect();
+        let evaluations: Vec<usize> = evaluations.into_iter().collect();
         let weights = network.parameters().len();
         let of_masks = 4 * network.droppable().len() * config.batch_size;
         let of_part = if config.accumulate > 1 { 4 * weights } else { 0 };
         let sgd = SgdConfig { momentum: config.momentum, weight_decay: config.weight_decay };
         // Scores are taken of the images that are held out, or else of the test images in the end.
         let scored = subject.held_out.as_ref().unwrap_or(&subject.test);
-        let needed = DeviceConv::bytes(&network, &sizes)
+        let needed = DeviceConv::bytes(&network, &sizes, &evaluations)
             + DeviceTrainer::<Self>::bytes(weights, sgd, false)
             + (of_masks + of_part) as u64
             + Feed::bytes(&**subject.train.dataset(), config.batch_size, subject.in_memory)
-            + Feed::bytes(&**scored, part, subject.in_memory);
+            + Feed::bytes(&**scored, evaluated, subject.in_memory);
         refuse_beyond_free(device, needed, || {
             let batch = config.batch_size;
             format!("lower --batch-size ({batch}), --init-channels or --layers, or cut batches with --accumulate")
@@ -90,7 +89,7 @@ impl DeviceImageTraining {
         let source = |set: &dyn Dataset| subject.in_memory.then(|| send(device, set)).transpose();
         let train = Feed::new(device, &subject.train, source(&**subject.train.dataset())?)?;
         let held_out = match &subject.held_out {
-            Some(set) => Some(Scorer::new(device, set, part, source(&**set)?, &subject.bad_images, readers)?),
+            Some(set) => Some(Scorer::new(device, set, evaluated, source(&**set)?, &subject.bad_images, readers)?),
             None => None,
         };
         Ok(Self {
@@ -101,9 +100,10 @@ impl DeviceImageTraining {
                 0 | 1 => None,
                 _ => Some((device.allocate(weights)?, device.allocate(2)?)),
             },
-            network: DeviceConv::new(device, network, &sizes)?,
+            network: DeviceConv::new(device, network, &sizes, &evaluations)?,
             train,
             held_out,
+            evaluated,
             precision: options.precision,
             readers,
             subject,
@@ -275,9 +275,9 @@ impl DeviceTrainTask for DeviceImageTraining {
         if self.held_out.is_some() {
             return Ok(Some(None));
         }
-        let Subject { test, bad_images, config, in_memory, .. } = &self.subject;
+        let Subject { test, bad_images, in_memory, .. } = &self.subject;
         let source = in_memory.then(|| send(device, &**test)).transpose()?;
-        let mut scorer = Scorer::new(device, test, config.part_size(), source, bad_images, self.readers)?;
+        let mut scorer = Scorer::new(device, test, self.evaluated, source, bad_images, self.readers)?;
         Ok(scores(&mut scorer, device, &self.network, self.model(w), "test", watch)?.map(Some))
     }
 
