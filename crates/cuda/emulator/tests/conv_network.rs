@@ -117,7 +117,7 @@ impl Case {
         assert_relative(&down(on_theta), &d_theta, "gradient of theta");
         if !d_weights.is_empty() {
             assert_relative(&down(on_weights), &d_weights, "gradient of the operation weights");
-            // Asked for alone, they come without the passes that nothing else wants, and the same.
+            // Asked for alone, they come without what nothing else wants; launches that hold less are cut otherwise.
             let alone = room(d_weights.len());
             let gradients = DeviceConvGradients { weights: Some(alone), ..DeviceConvGradients::default() };
             let statistics = DeviceStatistics::Batch { update: None };
@@ -125,7 +125,7 @@ impl Case {
             let pass = DeviceConvPass { statistics, gradients, ..pass };
             on_device.lay_down(&mut program, batch, &pass, results).unwrap();
             device.run(&program).unwrap();
-            assert_eq!(down(alone), down(on_weights), "gradient of the operation weights alone");
+            assert_close(&down(alone), &down(on_weights), 1e-5, "gradient of the operation weights alone");
         }
         assert_relative(&down(on_images), &d_images, "gradient of the images");
 

@@ -6,6 +6,7 @@
 mod common;
 
 use common::{assert_close, assert_sums_close, device_images, upload};
+use darts_cuda::fold::Pending;
 use darts_cuda::{self as cuda, Backend, Memory, Precision, Program, View, sep_unit};
 use darts_cuda_emulator::{TestDevice, in_all_orders};
 use darts_ops::sep_unit::{UnitBackward, UnitForward, UnitShape, reference};
@@ -205,8 +206,11 @@ fn on_device(device: &TestDevice, images: Images, inputs: &[Input], precision: P
         })
         .collect();
     let of_inputs: Vec<&[sep_unit::UnitShape]> = shapes.iter().map(Vec::as_slice).collect();
-    let scratch = sep_unit::backward_scratch_len(device_images(images), &of_inputs);
-    sep_unit::backward_all(&mut program, precision, device_images(images), &calls, floats(scratch));
+    let scratch = floats(sep_unit::backward_scratch_len(device_images(images), &of_inputs));
+    let partials = sep_unit::backward_partials_len(device_images(images), of_inputs.iter().copied().flatten().copied());
+    let mut pending = Pending::new(floats(partials));
+    sep_unit::backward_all(&mut program, precision, device_images(images), &calls, scratch, &mut pending);
+    pending.fold(&mut program);
     device.run(&program).unwrap();
 
     let down = |view: View| device.downloaded(view).unwrap();

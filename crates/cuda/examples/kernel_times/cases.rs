@@ -5,6 +5,7 @@
 use std::error::Error;
 
 use darts_cuda::conv::{self, Activation, Branch, ConvShape};
+use darts_cuda::fold::Pending;
 use darts_cuda::matmul::{self, Matrix};
 use darts_cuda::pool::{self, PoolKind, PoolShape};
 use darts_cuda::sep_unit::{self, UnitBackward, UnitForward, UnitShape};
@@ -210,8 +211,11 @@ fn units_backward(bench: &Bench, what: &str, images: Images, shapes: &[UnitShape
         groups.iter().map(|group| group.iter().map(|unit| unit.shape).collect()).collect();
     let grouped: Vec<&[UnitShape]> = grouped.iter().map(Vec::as_slice).collect();
     let scratch = bench.device.allocate(sep_unit::backward_scratch_len(images, &grouped))?;
+    let partials = sep_unit::backward_partials_len(images, grouped.iter().copied().flatten().copied());
+    let mut pending = Pending::new(bench.device.allocate(partials)?);
     let mut program = Program::default();
-    sep_unit::backward_all(&mut program, bench.precision(), images, &inputs, scratch);
+    sep_unit::backward_all(&mut program, bench.precision(), images, &inputs, scratch, &mut pending);
+    pending.fold(&mut program);
     let name = format!("{} {what} ×{} backward", size(images), shapes.len());
     Ok(Case { name, program, bytes: bytes(&[moved]), products: products as f64 })
 }
@@ -332,8 +336,11 @@ fn convolution(
         let (mut forward, mut backward) = (Program::default(), Program::default());
         let scratch = bench.device.allocate(conv::forward_scratch_len(precision, whole, shape, &widths))?;
         let (relu, sums) = (Activation::Relu, Some(sums));
-        conv::forward(&mut forward, precision, whole, &views, relu, shape, &weights, z, sums, scratch);
-        let scratch = bench.device.allocate(conv::backward_scratch_len(precision, whole, shape, &widths))?;
+        let output = conv::Output { branches: &weights, z, sums };
+        conv::forward(&mut forward, precision, whole, &views, relu, shape, &[output], scratch);
+        let partials = conv::backward_partials_len(precision, whole, shape, &widths);
+        let mut pending = Pending::new(bench.device.allocate(partials)?);
+        let output = conv::OutputBackward { branches: &weights, upstream, weights: Some(&d_weights) };
         conv::backward(
             &mut backward,
             precision,
@@ -341,14 +348,14 @@ fn convolution(
             &views,
             relu,
             shape,
-            &weights,
-            upstream,
-            Some(&d_weights),
+            &[output],
             &d_parts,
             Write::Overwrite,
             None,
-            scratch,
+            View::none(),
+            &mut pending,
         );
+        pending.fold(&mut backward);
         let name = |way: &str| format!("{} {what} {}→{}, {way}, {precision:?}", size(images), whole.c, out.c);
         cases.push(Case { name: name("forward"), program: forward, bytes: bytes(&[whole.len(), out.len()]), products });
         cases.push(Case {

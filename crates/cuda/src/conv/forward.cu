@@ -4,17 +4,17 @@
 // input x pixels, and rows x output channels.
 #include "tile.cuh"
 
-// z: overwritten. partials [tile][2*C_out]: [sum z | sum z*z] of a tile, overwritten; null: not wanted.
+// Of every output, z: overwritten; partials [tile][2*C_out]: [sum z | sum z*z] of a tile, overwritten; null: not wanted.
 struct ConvForwardArgs {
     Conv conv;
-    float *z;
-    float *partials;
+    float *z[CONV_OUTPUTS];
+    float *partials[CONV_OUTPUTS];
     // Pixels of a tile, floats of a row of them; rows at a time, what divides by the quads of that; output channels of a block.
     uint32_t pixels, pitch, chunk, quads_magic, split;
     // In shared memory: the unfolded input, then this, in floats.
     uint32_t weights_at;
 };
-static_assert(sizeof(ConvForwardArgs) == sizeof(Conv) + 40, "layout of ConvForwardArgs");
+static_assert(sizeof(ConvForwardArgs) == sizeof(Conv) + 16 * CONV_OUTPUTS + 24, "layout of ConvForwardArgs");
 
 template <Operand OPERAND> DEVICE void convolve(const ConvForwardArgs &args, float *shared) {
     const Conv &conv = args.conv;
@@ -48,6 +48,8 @@ template <Operand OPERAND> DEVICE void convolve(const ConvForwardArgs &args, flo
     }
     share_out<OPERAND>(tile, shared, acc);
     Share mine = tile.mine;
+    float *to_z = args.z[branch.output], *partials = args.partials[branch.output];
+    uint32_t width = conv.widths[branch.output];
     float sum[4] = {}, square[4] = {};
     uint32_t o = 4 * mine.column;
     if (mine.active && o < outputs) {
@@ -58,7 +60,7 @@ template <Operand OPERAND> DEVICE void convolve(const ConvForwardArgs &args, flo
                 uint32_t number = 4 * (mine.group + v * tile.groups) + j;
                 if (number >= args.pixels || pixel0 + number >= end) continue;
                 const float(&z)[4] = acc[4 * v + j];
-                store_quad(args.z + (size_t)(pixel0 + number) * conv.c_out + branch.first + o0 + o,
+                store_quad(to_z + (size_t)(pixel0 + number) * width + branch.first + o0 + o,
                            make_float4(z[0], z[1], z[2], z[3]), outputs - o, conv.wide_z);
 #pragma unroll
                 for (uint32_t c = 0; c < 4; c++) {
@@ -68,9 +70,9 @@ template <Operand OPERAND> DEVICE void convolve(const ConvForwardArgs &args, flo
             }
         }
     }
-    if (args.partials) {
-        float *to = args.partials + (size_t)blockIdx.x * 2 * conv.c_out + branch.first + o0;
-        column_sums(mine, tile.columns, tile.groups, sum, square, shared, to, conv.c_out, outputs);
+    if (partials) {
+        float *to = partials + (size_t)blockIdx.x * 2 * width + branch.first + o0;
+        column_sums(mine, tile.columns, tile.groups, sum, square, shared, to, width, outputs);
     }
 }
 

@@ -7,6 +7,7 @@
 
 #define CONV_PARTS 16
 #define CONV_BRANCHES 8
+#define CONV_OUTPUTS 4
 #define CONV_THREADS 256
 
 // x [N, H, W, channels]: channels [first, first + channels) of the concatenated input. `quad`: quads of the parts before it.
@@ -17,29 +18,31 @@ struct ConvPart {
     uint32_t channels, first, quad, pad;
 };
 
-// weight [C_out, C_in, k_y, k_x]; z's channels [first, first + C_out). `split`: blocks of output channels before it. partials:
-// of the weight's gradient, one for each block that takes some of the pixels, overwritten.
+// weight [C_out, C_in, k_y, k_x]; channels [first, first + C_out) of the z with the number `output`. `split`: blocks of output
+// channels before it. partials: of the weight's gradient, one for each block that takes some of the pixels, overwritten.
 struct ConvBranch {
     const float *weight;
     float *partials;
     int32_t offset_y, offset_x;
-    uint32_t c_out, first, split, pad;
+    uint32_t c_out, first, split, output;
 };
 
 struct Conv {
-    uint32_t n, h, w, c_in, out_h, out_w, c_out;
+    uint32_t n, h, w, c_in, out_h, out_w;
     uint32_t kernel_y, kernel_x, stride_y, stride_x;
     uint32_t parts, branches;
     // 0: nothing, 1: relu(x), or relu(scale*x + shift) where scale is not null.
     uint32_t activate;
-    // Whether the parts, and z or its gradients, allow accesses of 16 bytes.
-    uint32_t wide_x, wide_z;
+    // Whether the parts, and every z, allow accesses of 16 bytes.
+    uint32_t wide_x, wide_z, pad;
+    // Channels of every z.
+    uint32_t widths[CONV_OUTPUTS];
     const float *scale;
     const float *shift;
     ConvPart part[CONV_PARTS];
     ConvBranch branch[CONV_BRANCHES];
 };
-static_assert(sizeof(Conv) == 80 + 32 * CONV_PARTS + 40 * CONV_BRANCHES, "layout of Conv");
+static_assert(sizeof(Conv) == 96 + 32 * CONV_PARTS + 40 * CONV_BRANCHES, "layout of Conv");
 
 DEVICE uint32_t part_quads(const Conv &conv) {
     const ConvPart &last = conv.part[conv.parts - 1];

@@ -10,7 +10,7 @@
 
 struct ConvInputArgs {
     Conv conv;
-    Upstream upstream;
+    Upstream upstream[CONV_OUTPUTS];
     // [phase][tile][2*C_in], overwritten: [sum du | sum du*x] of a tile, of what du holds afterwards; null: not wanted.
     float *partials;
     // 1: du is added to.
@@ -21,7 +21,7 @@ struct ConvInputArgs {
     // In shared memory: dz, then this, in floats.
     uint32_t weights_at;
 };
-static_assert(sizeof(ConvInputArgs) == sizeof(Conv) + sizeof(Upstream) + 40, "layout of ConvInputArgs");
+static_assert(sizeof(ConvInputArgs) == sizeof(Conv) + CONV_OUTPUTS * sizeof(Upstream) + 40, "layout of ConvInputArgs");
 
 // Along one axis: taps first, first + stride, ... (`count` of them) read pixels of this phase; tap number m reads pixel
 // `start - m` of z for the phase's pixel 0, and one more for every pixel.
@@ -47,8 +47,9 @@ DEVICE void gather_upstream(const ConvInputArgs &args, const ConvBranch &branch,
                             uint32_t phase_h, uint32_t phase_w, uint32_t quad0, uint32_t total, uint32_t pixel0, float *to) {
     const Conv &conv = args.conv;
     uint32_t slots = args.pixels / 4, quads = args.chunk / 4, across = (branch.c_out + 3) / 4;
-    uint32_t end = conv.n * phase_h * phase_w;
-    bool pointwise = is_pointwise(conv, branch), by_image = needs_image(args.upstream);
+    uint32_t end = conv.n * phase_h * phase_w, width = conv.widths[branch.output];
+    const Upstream &up = args.upstream[branch.output];
+    bool pointwise = is_pointwise(conv, branch), by_image = needs_image(up);
     for (uint32_t index = threadIdx.x; index < tile4_count(slots, quads); index += CONV_THREADS) {
         Tile4 at = tile4(index, quads, args.quads_magic);
         if (at.slot >= slots) continue;
@@ -65,10 +66,10 @@ DEVICE void gather_upstream(const ConvInputArgs &args, const ConvBranch &branch,
         uint32_t o, number0 = pixel0 + 4 * at.slot;
         if (pointwise) {
             o = 4 * (quad0 + at.quad);
-            first = (size_t)number0 * conv.c_out + branch.first + o;
+            first = (size_t)number0 * width + branch.first + o;
 #pragma unroll
             for (uint32_t j = 0; j < 4; j++) {
-                offset[j] = (int)(j * conv.c_out);
+                offset[j] = (int)(j * width);
                 there[j] = number0 + j < end;
                 n[j] = by_image ? (number0 + j) / (phase_h * phase_w) : 0;
             }
@@ -81,14 +82,14 @@ DEVICE void gather_upstream(const ConvInputArgs &args, const ConvBranch &branch,
                 int y = down.start - (int)tap_y + (int)pixel.y, x = along.start - (int)tap_x + (int)pixel.x;
                 there[j] = pixel.n < conv.n && y >= 0 && y < (int)conv.out_h && x >= 0 && x < (int)conv.out_w;
                 // Of a pixel that is not there it may be beyond all memory.
-                size_t number = (((size_t)pixel.n * conv.out_h + y) * conv.out_w + x) * conv.c_out + branch.first + o;
+                size_t number = (((size_t)pixel.n * conv.out_h + y) * conv.out_w + x) * width + branch.first + o;
                 if (j == 0) first = number;
                 offset[j] = (int)(number - first);
                 n[j] = pixel.n;
                 advance(pixel, phase_h, phase_w);
             }
         }
-        upstream_quads(args.upstream, first, offset, there, n, branch.first + o, branch.c_out - o, v);
+        upstream_quads(up, first, offset, there, n, branch.first + o, branch.c_out - o, v);
         transpose(v);
         put_across<OPERAND>(to, args.pitch, at, v);
     }

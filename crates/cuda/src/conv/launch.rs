@@ -1,10 +1,10 @@
 //! Lays down a convolution's launches. Checks nothing but upstreams: `mod.rs` has the rest.
 
-use super::{Activation, BRANCHES, Branch, ConvShape, PARTS, plan};
+use super::{Activation, BRANCHES, Branch, ConvShape, OUTPUTS, Output, OutputBackward, PARTS, plan};
 use crate::args;
 use crate::channels::{pointer, vector};
-use crate::fold::{self, Fold, FoldWeights};
-use crate::images::{Images, Upstream, Write};
+use crate::fold::{self, Fold, Pending};
+use crate::images::{Images, Write};
 use crate::precision::Precision;
 use crate::program::{Kernel, Program};
 use crate::quads::{UpstreamArgs, magic};
@@ -47,17 +47,16 @@ args! {
         c_out: u32,
         first: u32,
         split: u32,
-        pad: u32,
+        output: u32,
     }
 
-    struct ConvArgs: 912 {
+    struct ConvArgs: 928 {
         n: u32,
         h: u32,
         w: u32,
         c_in: u32,
         out_h: u32,
         out_w: u32,
-        c_out: u32,
         kernel_y: u32,
         kernel_x: u32,
         stride_y: u32,
@@ -67,16 +66,18 @@ args! {
         activate: u32,
         wide_x: u32,
         wide_z: u32,
+        pad: u32,
+        widths: [u32; OUTPUTS],
         scale: u64,
         shift: u64,
         part: [PartArgs; PARTS],
         branch: [BranchArgs; BRANCHES],
     }
 
-    struct ForwardArgs: 952 {
+    struct ForwardArgs: 1016 {
         conv: ConvArgs,
-        z: u64,
-        partials: u64,
+        z: [u64; OUTPUTS],
+        partials: [u64; OUTPUTS],
         pixels: u32,
         pitch: u32,
         chunk: u32,
@@ -85,9 +86,9 @@ args! {
         weights_at: u32,
     }
 
-    struct WeightsArgs: 1072 {
+    struct WeightsArgs: 1472 {
         conv: ConvArgs,
-        upstream: UpstreamArgs,
+        upstream: [UpstreamArgs; OUTPUTS],
         pixels: u32,
         tiles: u32,
         slots: u32,
@@ -98,9 +99,9 @@ args! {
         split_magic: u32,
     }
 
-    struct InputArgs: 1080 {
+    struct InputArgs: 1480 {
         conv: ConvArgs,
-        upstream: UpstreamArgs,
+        upstream: [UpstreamArgs; OUTPUTS],
         partials: u64,
         accumulate: u32,
         pixels: u32,
@@ -113,25 +114,26 @@ args! {
     }
 }
 
-/// What a convolution reads, and where the gradients of it go.
-#[derive(Copy, Clone)]
+/// What convolutions read, and where the gradients of it go.
 pub(super) struct Input<'a> {
     pub(super) images: Images,
     pub(super) parts: &'a [View],
     pub(super) d_parts: &'a [Option<View>],
     pub(super) activation: Activation,
     pub(super) shape: ConvShape,
-    pub(super) branches: &'a [Branch],
+    /// The branches of each output.
+    pub(super) outputs: Vec<&'a [Branch]>,
 }
 
 impl Input<'_> {
-    fn c_out(&self) -> Vec<usize> {
-        self.branches.iter().map(|branch| branch.c_out).collect()
+    /// Whether there is nothing to compute.
+    pub(super) fn is_empty(&self) -> bool {
+        let (h, w) = self.shape.output;
+        self.images.is_empty() || self.outputs.is_empty() || h * w == 0
     }
 
-    fn out(&self) -> Images {
-        let (h, w) = self.shape.output;
-        Images { n: self.images.n, h, w, c: self.c_out().iter().sum() }
+    fn c_out(&self) -> Vec<usize> {
+        self.outputs.iter().copied().flatten().map(|branch| branch.c_out).collect()
     }
 
     /// Quads of the parts' channels.
@@ -139,10 +141,9 @@ impl Input<'_> {
         self.parts.iter().map(|part| (part.len / self.images.pixels()).div_ceil(4)).sum()
     }
 
-    /// The arguments, for blocks of `split` output channels. `z` are the arrays that are laid out as z.
+    /// The arguments, for blocks of `split` output channels. `z` are the arrays of the outputs, where they are used.
     fn args(&self, split: usize, z: &[u64]) -> ConvArgs {
-        let Self { images, parts, activation, shape, branches, .. } = *self;
-        let out = self.out();
+        let Self { images, parts, activation, shape, .. } = *self;
         let (activate, scale, shift) = match activation {
             Activation::None => (0, 0, 0),
             Activation::Relu => (1, 0, 0),
@@ -167,41 +168,49 @@ impl Input<'_> {
             wide_x &= vector(channels, [part.address, du]);
         }
         let mut branch_args =
-            [BranchArgs { weight: 0, partials: 0, offset_y: 0, offset_x: 0, c_out: 0, first: 0, split: 0, pad: 0 };
+            [BranchArgs { weight: 0, partials: 0, offset_y: 0, offset_x: 0, c_out: 0, first: 0, split: 0, output: 0 };
                 BRANCHES];
-        let (mut first, mut block) = (0, 0);
-        for (to, branch) in branch_args.iter_mut().zip(branches) {
+        let mut widths = [0; OUTPUTS];
+        let mut block = 0;
+        let branches = self
+            .outputs
+            .iter()
+            .enumerate()
+            .flat_map(|(output, branches)| branches.iter().map(move |branch| (output, branch)));
+        for (to, (output, branch)) in branch_args.iter_mut().zip(branches) {
             *to = BranchArgs {
                 weight: branch.weight.address,
                 partials: 0,
                 offset_y: branch.offset.0 as i32,
                 offset_x: branch.offset.1 as i32,
                 c_out: branch.c_out as u32,
-                first: first as u32,
+                first: widths[output],
                 split: block as u32,
-                pad: 0,
+                output: output as u32,
             };
-            first += branch.c_out;
+            widths[output] += branch.c_out as u32;
             block += branch.c_out.div_ceil(split);
         }
-        let wide_z = branches.iter().all(|branch| vector(branch.c_out, z.iter().copied()));
+        let c_out = self.c_out();
+        let wide_z = c_out.iter().all(|&c_out| vector(c_out, z.iter().copied()));
         ConvArgs {
             n: images.n as u32,
             h: images.h as u32,
             w: images.w as u32,
             c_in: images.c as u32,
-            out_h: out.h as u32,
-            out_w: out.w as u32,
-            c_out: out.c as u32,
+            out_h: shape.output.0 as u32,
+            out_w: shape.output.1 as u32,
             kernel_y: shape.kernel.0 as u32,
             kernel_x: shape.kernel.1 as u32,
             stride_y: shape.stride.0 as u32,
             stride_x: shape.stride.1 as u32,
             parts: parts.len() as u32,
-            branches: branches.len() as u32,
+            branches: c_out.len() as u32,
             activate,
             wide_x: wide_x.into(),
             wide_z: wide_z.into(),
+            pad: 0,
+            widths,
             scale,
             shift,
             part: part_args,
@@ -209,37 +218,44 @@ impl Input<'_> {
         }
     }
 
-    /// The gradient that arrives at z; quads only where no branch ends within one.
-    fn upstream(&self, upstream: Upstream) -> UpstreamArgs {
-        let mut args = UpstreamArgs::new("conv::backward", upstream, self.out());
-        if self.branches.iter().any(|branch| !branch.c_out.is_multiple_of(4)) {
-            args.wide = 0;
-        }
-        args
+    /// The gradients that arrive at the outputs; quads only where no branch ends within one.
+    fn upstreams(&self, outputs: &[OutputBackward]) -> [UpstreamArgs; OUTPUTS] {
+        let of = |output: &OutputBackward| {
+            let out = self.shape.output(self.images, output.branches);
+            let mut args = UpstreamArgs::new("conv::backward", output.upstream, out);
+            if output.branches.iter().any(|branch| !branch.c_out.is_multiple_of(4)) {
+                args.wide = 0;
+            }
+            args
+        };
+        let mut all = [of(&outputs[0]); OUTPUTS];
+        all.iter_mut().zip(outputs).for_each(|(to, output)| *to = of(output));
+        all
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "those of the public function")]
-pub(super) fn forward(
-    program: &mut Program,
-    precision: Precision,
-    images: Images,
-    parts: &[View],
-    activation: Activation,
-    shape: ConvShape,
-    branches: &[Branch],
-    z: View,
-    sums: Option<View<f64>>,
-    scratch: View,
-) {
-    let input = Input { images, parts, d_parts: &[], activation, shape, branches };
+pub(super) fn forward(program: &mut Program, precision: Precision, input: &Input, outputs: &[Output], scratch: View) {
     let c_out = input.c_out();
-    let cut = plan::forward(precision, images, shape, &c_out);
-    let partials = sums.map(|sums| scratch.slice(0..cut.partials * sums.len));
+    let cut = plan::forward(precision, input.images, input.shape, &c_out);
+    let mut folds = Vec::new();
+    if outputs.iter().any(|output| output.sums.is_some()) {
+        let written: Vec<View> = outputs.iter().map(|output| output.z).chain([scratch]).collect();
+        folds = fold::join_last(program, &written);
+    }
+    let (mut z, mut partials, mut used) = ([0; OUTPUTS], [0; OUTPUTS], 0);
+    for (index, output) in outputs.iter().enumerate() {
+        z[index] = output.z.address;
+        if let Some(sums) = output.sums {
+            let of_output = scratch.slice(used..used + cut.partials * sums.len);
+            used += of_output.len;
+            partials[index] = of_output.address;
+            folds.push(Fold { partials: of_output, sums });
+        }
+    }
     let args = ForwardArgs {
-        conv: input.args(cut.split, &[z.address]),
-        z: z.address,
-        partials: pointer(partials),
+        conv: input.args(cut.split, &z[..outputs.len()]),
+        z,
+        partials,
         pixels: cut.pixels as u32,
         pitch: cut.pitch as u32,
         chunk: cut.chunk as u32,
@@ -249,34 +265,26 @@ pub(super) fn forward(
     };
     let grid = [cut.tiles as u32, plan::splits(&c_out, cut.split) as u32, 1];
     program.push(&FORWARD[precision as usize], grid, 4 * cut.floats as u32, &args);
-    if let Some((partials, sums)) = partials.zip(sums) {
-        fold::partials(program, &[Fold { partials, sums }]);
-    }
+    fold::partials(program, &folds);
 }
 
-/// Returns how many floats of `scratch` are used.
 pub(super) fn weights(
     program: &mut Program,
     precision: Precision,
     input: &Input,
-    upstream: Upstream,
-    d_weights: &[View],
-    scratch: View,
-) -> usize {
+    outputs: &[OutputBackward],
+    pending: &mut Pending,
+) {
     let c_out = input.c_out();
     let cut = plan::weights(precision, input.images, input.shape, &c_out);
     let mut conv = input.args(cut.split, &[]);
-    let mut used = 0;
-    let mut folds = Vec::with_capacity(d_weights.len());
-    for (branch, &sums) in conv.branch.iter_mut().zip(d_weights) {
-        let partials = scratch.slice(used..used + cut.slots * sums.len);
-        used += partials.len;
-        branch.partials = partials.address;
-        folds.push(FoldWeights { partials, sums });
+    let gradients = outputs.iter().filter_map(|output| output.weights).flatten();
+    for (branch, &sums) in conv.branch.iter_mut().zip(gradients) {
+        branch.partials = pending.partials(cut.slots, sums).address;
     }
     let args = WeightsArgs {
         conv,
-        upstream: input.upstream(upstream),
+        upstream: input.upstreams(outputs),
         pixels: cut.pixels as u32,
         tiles: cut.tiles as u32,
         slots: cut.slots as u32,
@@ -289,15 +297,13 @@ pub(super) fn weights(
     let rows = 4 * input.quads() * input.shape.kernel.0 * input.shape.kernel.1;
     let grid = [cut.slots as u32, rows.div_ceil(cut.chunk) as u32, plan::splits(&c_out, cut.split) as u32];
     program.push(&WEIGHTS[precision as usize], grid, 4 * cut.floats as u32, &args);
-    fold::weights(program, &folds);
-    used
 }
 
 pub(super) fn input(
     program: &mut Program,
     precision: Precision,
     input: &Input,
-    upstream: Upstream,
+    outputs: &[OutputBackward],
     write: Write,
     sums: Option<View<f64>>,
     scratch: View,
@@ -306,7 +312,7 @@ pub(super) fn input(
     let partials = sums.map(|sums| scratch.slice(0..cut.partials * sums.len));
     let args = InputArgs {
         conv: input.args(cut.split, &[]),
-        upstream: input.upstream(upstream),
+        upstream: input.upstreams(outputs),
         partials: pointer(partials),
         accumulate: write.flag(),
         pixels: cut.pixels as u32,

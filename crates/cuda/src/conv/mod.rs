@@ -3,7 +3,8 @@
 //!
 //! Axes: the input is the channel concatenation of parts `[N, H, W, C_i]`, never built; z is `[N, H', W', ΣC_out]`. Several
 //! branches read the same input from different offsets and write neighbouring channel ranges of z: a factorized reduce is
-//! two 1×1 branches of stride 2 with offsets (0, 0) and (1, 1).
+//! two 1×1 branches of stride 2 with offsets (0, 0) and (1, 1). Convolutions of one geometry that read the same input, each with a
+//! z of its own, go in one launch.
 //!
 //! z\[n, y, x, o\] = Σ_{ky,kx,i} weight\[o, i, ky, kx\] · ũ\[n, y·s_y + ky + offset_y, x·s_x + kx + offset_x, i\], where ũ is the activated
 //! input and 0 outside of the image (after the activation: the halo is 0, not relu(b)).
@@ -12,6 +13,7 @@
 //! loaded and multiplied on CUDA cores (f32) or on tensor cores; sums are f32. Where u > 0 and what is summed over channels is
 //! decided by numbers that were not rounded.
 
+use crate::fold::Pending;
 use crate::images::{Affine, Images, Upstream, Write};
 use crate::precision::Precision;
 use crate::program::{Kernel, Program};
@@ -35,9 +37,12 @@ pub const KERNELS: &[&Kernel] = &[
     &launch::INPUT[2],
 ];
 
-/// Parts and branches that a launch has room for.
+/// Parts of an input that a call has room for.
 const PARTS: usize = 16;
-const BRANCHES: usize = 8;
+/// Branches of all outputs that a call has room for.
+pub const BRANCHES: usize = 8;
+/// Outputs that a call has room for.
+pub const OUTPUTS: usize = 4;
 
 /// What the input goes through first.
 #[derive(Debug, Copy, Clone)]
@@ -69,6 +74,12 @@ impl ConvShape {
         self.c_in * self.kernel.0 * self.kernel.1
     }
 
+    /// Shape of the z of these branches.
+    fn output(self, images: Images, branches: &[Branch]) -> Images {
+        let c = branches.iter().map(|branch| branch.c_out).sum();
+        Images { n: images.n, h: self.output.0, w: self.output.1, c }
+    }
+
     /// A square kernel, padded so that a stride s leaves ⌈H/s⌉ × ⌈W/s⌉ of an input of shape `images`: its shape, and the offset
     /// of its branch.
     ///
@@ -93,11 +104,33 @@ pub struct Branch {
     pub weight: View,
 }
 
-/// z of all branches; `sums` is overwritten with `[Σz | Σz²]` per channel.
+/// One convolution of a forward call.
+#[derive(Debug, Copy, Clone)]
+pub struct Output<'a> {
+    /// Its branches, one or more.
+    pub branches: &'a [Branch],
+    /// z `[N, H', W', ΣC_out]`, overwritten.
+    pub z: View,
+    /// `[Σz | Σz²]` per channel, 2·ΣC_out, overwritten.
+    pub sums: Option<View<f64>>,
+}
+
+/// One convolution of a backward call.
+#[derive(Debug, Copy, Clone)]
+pub struct OutputBackward<'a> {
+    /// Its branches, one or more.
+    pub branches: &'a [Branch],
+    /// The gradient that arrives at z; at most four terms.
+    pub upstream: Upstream<'a>,
+    /// Gradients of the branches' weights, overwritten when the pending ones are folded; none: not computed, of no output.
+    pub weights: Option<&'a [View]>,
+}
+
+/// z of all outputs. Sums that the last launch of `program` was to deliver are delivered with those of the outputs.
 ///
 /// # Shapes
-/// parts `[N, H, W, C_i]` with ΣC_i = `images.c`, at most 16; z `[N, H', W', ΣC_out]` of at most 8 branches, overwritten; sums
-/// 2·ΣC_out; scratch [`forward_scratch_len`] if there are sums.
+/// parts `[N, H, W, C_i]` with ΣC_i = `images.c`, at most 16; at most [`OUTPUTS`] outputs with [`BRANCHES`] branches in all; scratch
+/// [`forward_scratch_len`] if there are sums.
 ///
 /// # Panics
 /// If a view does not have the length of its shape.
@@ -109,17 +142,20 @@ pub fn forward(
     parts: &[View],
     activation: Activation,
     shape: ConvShape,
-    branches: &[Branch],
-    z: View,
-    sums: Option<View<f64>>,
+    outputs: &[Output],
     scratch: View,
 ) {
     const OPERATION: &str = "conv::forward";
-    let out = check(OPERATION, images, parts, activation, shape, branches);
-    assert_eq!(z.len, out.len(), "{OPERATION}: z of {out:?}");
-    assert!(sums.is_none_or(|sums| sums.len == 2 * out.c), "{OPERATION}: sums of {out:?}");
-    if !images.is_empty() && !out.is_empty() {
-        launch::forward(program, precision, images, parts, activation, shape, branches, z, sums, scratch);
+    let branches: Vec<&[Branch]> = outputs.iter().map(|output| output.branches).collect();
+    check(OPERATION, images, parts, activation, shape, &branches);
+    for output in outputs {
+        let out = shape.output(images, output.branches);
+        assert_eq!(output.z.len, out.len(), "{OPERATION}: z of {out:?}");
+        assert!(output.sums.is_none_or(|sums| sums.len == 2 * out.c), "{OPERATION}: sums of {out:?}");
+    }
+    let input = launch::Input { images, parts, d_parts: &[], activation, shape, outputs: branches };
+    if !input.is_empty() {
+        launch::forward(program, precision, &input, outputs, scratch);
     }
 }
 
@@ -131,18 +167,17 @@ pub fn forward_scratch_len(precision: Precision, images: Images, shape: ConvShap
 
 /// Gradients of the weights and of the parts.
 ///
-/// `d_weights`, one view per branch, is overwritten; none: not computed. `d_parts` has one entry per part, each written as `write`
-/// says (none: not computed), or is empty. A part's gradient is that of u = a·x + b with [`Activation::AffineRelu`] (masked by
-/// u > 0), else that of x. `sums` is overwritten with `[Σdu | Σdu·x]` per input channel, of what the `d_parts` hold afterwards;
-/// 0 for parts without a gradient.
+/// `d_parts` has one entry per part, each written as `write` says (none: not computed), or is empty. A part's gradient is that of
+/// u = a·x + b with [`Activation::AffineRelu`] (masked by u > 0), else that of x; contributions of all outputs add up. `sums` is
+/// overwritten with `[Σdu | Σdu·x]` per input channel, of what the `d_parts` hold afterwards; 0 for parts without a gradient.
 ///
 /// # Shapes
-/// As [`forward`]; `upstream` as z, at most four terms; weights as those of the branches; d_parts as the parts; sums
-/// 2·`images.c`; scratch [`backward_scratch_len`].
+/// As [`forward`]; upstreams as z; weights as those of the branches; d_parts as the parts; sums 2·`images.c`; scratch
+/// [`backward_scratch_len`]; of the room of `pending` [`backward_partials_len`].
 ///
 /// # Panics
 /// If a view does not have the length of its shape.
-#[expect(clippy::too_many_arguments, reason = "the CPU kernel's arguments, then scratch")]
+#[expect(clippy::too_many_arguments, reason = "the CPU kernel's arguments, then scratch and what is pending")]
 pub fn backward(
     program: &mut Program,
     precision: Precision,
@@ -150,19 +185,25 @@ pub fn backward(
     parts: &[View],
     activation: Activation,
     shape: ConvShape,
-    branches: &[Branch],
-    upstream: Upstream,
-    d_weights: Option<&[View]>,
+    outputs: &[OutputBackward],
     d_parts: &[Option<View>],
     write: Write,
     sums: Option<View<f64>>,
     scratch: View,
+    pending: &mut Pending,
 ) {
     const OPERATION: &str = "conv::backward";
-    let out = check(OPERATION, images, parts, activation, shape, branches);
-    if let Some(weights) = d_weights {
-        assert_eq!(weights.len(), branches.len(), "{OPERATION}: gradients of the branches' weights");
-        for (gradient, branch) in weights.iter().zip(branches) {
+    let branches: Vec<&[Branch]> = outputs.iter().map(|output| output.branches).collect();
+    check(OPERATION, images, parts, activation, shape, &branches);
+    let wants_weights = outputs.iter().any(|output| output.weights.is_some());
+    for output in outputs {
+        assert_eq!(output.weights.is_some(), wants_weights, "{OPERATION}: gradients of the weights of some outputs");
+        let weights = output.weights.unwrap_or(&[]);
+        assert!(
+            !wants_weights || weights.len() == output.branches.len(),
+            "{OPERATION}: gradients of branches' weights"
+        );
+        for (gradient, branch) in weights.iter().zip(output.branches) {
             assert_eq!(gradient.len, branch.weight.len, "{OPERATION}: gradient of a branch's weights");
         }
     }
@@ -176,45 +217,48 @@ pub fn backward(
         assert!(gradient.is_none_or(|gradient| gradient.len == part.len), "{OPERATION}: gradient of a part");
     }
     assert!(sums.is_none_or(|sums| sums.len == 2 * images.c), "{OPERATION}: sums of {images:?}");
-    if images.is_empty() || out.is_empty() {
+    let input = launch::Input { images, parts, d_parts, activation, shape, outputs: branches };
+    if input.is_empty() {
         return;
     }
-    let input = launch::Input { images, parts, d_parts, activation, shape, branches };
-    let mut used = 0;
-    if let Some(weights) = d_weights {
-        used = launch::weights(program, precision, &input, upstream, weights, scratch);
+    if wants_weights {
+        launch::weights(program, precision, &input, outputs, pending);
     }
     if sums.is_some() || d_parts.iter().any(Option::is_some) {
-        launch::input(program, precision, &input, upstream, write, sums, scratch.slice(used..scratch.len));
+        launch::input(program, precision, &input, outputs, write, sums, scratch);
     }
 }
 
-/// Floats of scratch memory that a backward call takes, whose branches write so many channels each: for the gradients of the
-/// weights, then for the sums.
+/// Floats of scratch memory that a backward call with sums takes, whose branches write so many channels each.
 pub fn backward_scratch_len(precision: Precision, images: Images, shape: ConvShape, c_out: &[usize]) -> usize {
-    let weights = plan::weights(precision, images, shape, c_out).slots * c_out.iter().sum::<usize>() * shape.depth();
-    weights + plan::input(precision, images, shape, c_out).partials * 2 * images.c
+    plan::input(precision, images, shape, c_out).partials * 2 * images.c
 }
 
-/// Panics unless everything fits; the shape of z.
+/// Floats of partial gradients that a backward call for the weights leaves to be folded, whose branches write so many channels each.
+pub fn backward_partials_len(precision: Precision, images: Images, shape: ConvShape, c_out: &[usize]) -> usize {
+    plan::weights(precision, images, shape, c_out).slots * c_out.iter().sum::<usize>() * shape.depth()
+}
+
+/// Panics unless everything fits.
 fn check(
     operation: &str,
     images: Images,
     parts: &[View],
     activation: Activation,
     shape: ConvShape,
-    branches: &[Branch],
-) -> Images {
+    outputs: &[&[Branch]],
+) {
     assert_eq!(shape.c_in, images.c, "{operation}: input channels of {shape:?} for {images:?}");
     assert!(
         shape.kernel.0 > 0 && shape.kernel.1 > 0 && shape.stride.0 > 0 && shape.stride.1 > 0,
         "{operation}: {shape:?}, expected a kernel and a stride of at least 1"
     );
+    let branches = outputs.iter().map(|branches| branches.len()).sum::<usize>();
     assert!(
-        parts.len() <= PARTS && branches.len() <= BRANCHES,
-        "{operation}: {} parts and {} branches, expected at most {PARTS} and {BRANCHES}",
+        parts.len() <= PARTS && outputs.len() <= OUTPUTS && branches <= BRANCHES,
+        "{operation}: {} parts, {} outputs and {branches} branches, expected at most {PARTS}, {OUTPUTS} and {BRANCHES}",
         parts.len(),
-        branches.len()
+        outputs.len(),
     );
     let pixels = images.pixels().max(1);
     let total: usize = parts.iter().map(|part| part.len).sum();
@@ -226,10 +270,8 @@ fn check(
         assert_eq!(affine.scale.len, images.c, "{operation}: scale of the affine");
         assert_eq!(affine.shift.len, images.c, "{operation}: shift of the affine");
     }
-    for branch in branches {
+    for branch in outputs.iter().copied().flatten() {
         assert_eq!(branch.weight.len, branch.c_out * shape.depth(), "{operation}: weights of a branch of {shape:?}");
         assert!(branch.c_out > 0, "{operation}: a branch without channels");
     }
-    let c = branches.iter().map(|branch| branch.c_out).sum();
-    Images { n: images.n, h: shape.output.0, w: shape.output.1, c }
 }

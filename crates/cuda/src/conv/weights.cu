@@ -7,22 +7,21 @@
 
 struct ConvWeightsArgs {
     Conv conv;
-    Upstream upstream;
+    Upstream upstream[CONV_OUTPUTS];
     // Pixels of a tile, tiles, blocks that share them, floats of a row of pixels.
     uint32_t pixels, tiles, slots, pitch;
     // Rows of the unfolded input and output channels of a block, and what divides by the quads of each.
     uint32_t chunk, quads_magic, split, split_magic;
 };
-static_assert(sizeof(ConvWeightsArgs) == sizeof(Conv) + sizeof(Upstream) + 32, "layout of ConvWeightsArgs");
+static_assert(sizeof(ConvWeightsArgs) == sizeof(Conv) + CONV_OUTPUTS * sizeof(Upstream) + 32, "layout of ConvWeightsArgs");
 
-// dz of a block of output channels: rows of pixels, 0 at pixels and channels that do not exist.
+// dz of a block of output channels of an output: rows of pixels, 0 at pixels and channels that do not exist.
 template <Operand OPERAND>
-DEVICE void gather_upstream(const ConvWeightsArgs &args, uint32_t o0, uint32_t outputs, uint32_t pixel0, uint32_t end,
-                            float *to) {
+DEVICE void gather_upstream(const ConvWeightsArgs &args, uint32_t output, uint32_t o0, uint32_t outputs, uint32_t pixel0,
+                            uint32_t end, float *to) {
     const Conv &conv = args.conv;
-    uint32_t slots = args.pixels / 4, quads = args.split / 4;
-    const Upstream &up = args.upstream;
-    bool by_image = needs_image(up);
+    uint32_t slots = args.pixels / 4, quads = args.split / 4, width = conv.widths[output];
+    const Upstream &up = args.upstream[output];
     for (uint32_t index = threadIdx.x; index < tile4_count(slots, quads); index += CONV_THREADS) {
         Tile4 at = tile4(index, quads, args.split_magic);
         uint32_t o = 4 * at.quad, first = pixel0 + 4 * at.slot;
@@ -33,11 +32,11 @@ DEVICE void gather_upstream(const ConvWeightsArgs &args, uint32_t o0, uint32_t o
         uint32_t n[4];
 #pragma unroll
         for (uint32_t j = 0; j < 4; j++) {
-            offset[j] = (int)(j * conv.c_out);
+            offset[j] = (int)(j * width);
             there[j] = first + j < end;
-            n[j] = by_image ? (first + j) / (conv.out_h * conv.out_w) : 0;
+            n[j] = needs_image(up) ? (first + j) / (conv.out_h * conv.out_w) : 0;
         }
-        upstream_quads(up, (size_t)first * conv.c_out + o0 + o, offset, there, n, o0 + o, outputs - o, v);
+        upstream_quads(up, (size_t)first * width + o0 + o, offset, there, n, o0 + o, outputs - o, v);
         transpose(v);
         put_along<OPERAND>(to, args.pitch, at, v);
     }
@@ -74,7 +73,7 @@ template <Operand OPERAND> DEVICE void weight_gradient(const ConvWeightsArgs &ar
     for (uint32_t tile = blockIdx.x; tile < args.tiles; tile += args.slots) {
         uint32_t pixel0 = tile * args.pixels;
         gather_input<put_along<OPERAND>>(conv, branch, shared, pitch, k0 / 4, args.chunk / 4, args.quads_magic, pixel0, args.pixels, end);
-        gather_upstream<OPERAND>(args, branch.first + o0, outputs, pixel0, end, dz);
+        gather_upstream<OPERAND>(args, branch.output, branch.first + o0, outputs, pixel0, end, dz);
         BARRIER();
         // Made anew for every tile: what loads has no registers to spare.
         Pieces<OPERAND> pieces = pieces_of<OPERAND>(outputs, depth, steps);

@@ -73,6 +73,54 @@ pub(crate) fn take_last(program: &mut Program, wanted: impl Fn(&Fold) -> bool) -
     folds
 }
 
+/// [`take_last`] for a kernel that writes these views and leaves partial sums of its own: what was to be folded right before it is
+/// folded with them.
+pub(crate) fn join_last(program: &mut Program, written: &[View]) -> Vec<Fold> {
+    let apart = |fold: &Fold| written.iter().all(|view| !view.overlaps(fold.partials) && !view.overlaps(fold.sums));
+    take_last(program, apart)
+}
+
+/// Partial gradients of weights that kernels have left, to be added up in one launch for many of them.
+#[derive(Debug)]
+pub struct Pending {
+    room: View,
+    used: usize,
+    most: usize,
+    entries: Vec<FoldWeights>,
+}
+
+impl Pending {
+    /// None yet; partial gradients will lie in `room`.
+    pub fn new(room: View) -> Self {
+        Self { room, used: 0, most: 0, entries: Vec::new() }
+    }
+
+    /// Room for `blocks` partial gradients, which will be added up to `sums`.
+    ///
+    /// # Panics
+    /// If there is no more room.
+    #[track_caller]
+    pub(crate) fn partials(&mut self, blocks: usize, sums: View) -> View {
+        let partials = self.room.slice(self.used..self.used + blocks * sums.len);
+        self.used += partials.len;
+        self.most = self.most.max(self.used);
+        self.entries.push(FoldWeights { partials, sums });
+        partials
+    }
+
+    /// Floats that were ever in use together.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Adds up what there is: all sums are there afterwards, and all of the room is free.
+    pub fn fold(&mut self, program: &mut Program) {
+        weights(program, &self.entries);
+        self.entries.clear();
+        self.used = 0;
+    }
+}
+
 /// As [`partials`].
 ///
 /// # Panics

@@ -249,11 +249,11 @@ pub fn forward_scratch_len(images: Images, shape: PoolShape) -> usize {
 /// If a view does not have the length of its shape, or a pool's geometry is none.
 pub fn forward(program: &mut Program, images: Images, pools: &[Forward], scratch: View) {
     const OPERATION: &str = "pool::forward";
-    // A fold right before, as of other kernels that read the same node, joins this one's.
-    let written = || pools.iter().map(|pool| pool.z).chain([scratch]);
-    let apart = |fold: &Fold| written().all(|view| !view.overlaps(fold.partials) && !view.overlaps(fold.sums));
-    let mut folds =
-        if pools.iter().any(|pool| pool.sums.is_some()) { fold::take_last(program, apart) } else { Vec::new() };
+    let mut folds = Vec::new();
+    if pools.iter().any(|pool| pool.sums.is_some()) {
+        let written: Vec<View> = pools.iter().map(|pool| pool.z).chain([scratch]).collect();
+        folds = fold::join_last(program, &written);
+    }
     let mut used = 0;
     for pools in pools.chunks(UNITS) {
         let mut units = Vec::with_capacity(pools.len());

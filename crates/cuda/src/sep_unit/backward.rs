@@ -6,7 +6,7 @@ use super::plan::{self, Kind};
 use super::{Backward, KINDS, UNITS, UnitBackward, UnitShape, launches};
 use crate::args;
 use crate::channels::{pointer, vector};
-use crate::fold::{self, FoldWeights};
+use crate::fold::Pending;
 use crate::images::Images;
 use crate::precision::Precision;
 use crate::program::{Kernel, Program};
@@ -49,14 +49,14 @@ pub(super) fn gradient_len(images: Images, shape: UnitShape) -> usize {
     shape.output(images).with_channels(shape.c_in).len().next_multiple_of(4)
 }
 
-/// Floats of scratch memory of a unit, whatever else its launch has: its gradient, and partial gradients of its weights.
-pub(super) fn scratch_len(images: Images, shape: UnitShape) -> usize {
+/// Floats of the partial gradients of a unit's weights, whatever else its launch has.
+pub(super) fn partials_len(images: Images, shape: UnitShape) -> usize {
     if images.is_empty() {
         return 0;
     }
     let plans = plan::Launch::all().filter_map(|launch| plan::backward(images, shape, launch));
     let splits = plans.map(|plan| plan.kind.splits).max().unwrap_or(0) as usize;
-    gradient_len(images, shape) + splits * (shape.depthwise_len() + shape.pointwise_len())
+    splits * (shape.depthwise_len() + shape.pointwise_len())
 }
 
 /// Returns how many floats of `scratch` are used. The gradients of the depthwise outputs are the first in it.
@@ -66,6 +66,7 @@ pub(super) fn push(
     images: Images,
     inputs: &[Backward],
     scratch: View,
+    pending: &mut Pending,
 ) -> usize {
     const OPERATION: &str = "sep_unit::backward";
     let units: Vec<(&Backward, &UnitBackward)> =
@@ -78,7 +79,6 @@ pub(super) fn push(
         gradients.push(scratch.slice(used..used + len));
         used += gradient_len(images, shape);
     }
-    let mut folds = Vec::new();
     for launch in launches(&shapes) {
         let mut args = Vec::new();
         let mut kinds = Vec::new();
@@ -99,13 +99,8 @@ pub(super) fn push(
                 let (input, unit) = units[index];
                 let shape = unit.shape;
                 let partials = unit.weights.map(|weights| {
-                    let mut partial = |to: View| {
-                        let partials = scratch.slice(used..used + kind.splits as usize * to.len);
-                        used += partials.len;
-                        folds.push(FoldWeights { partials, sums: to });
-                        partials
-                    };
-                    (partial(weights.0), partial(weights.1))
+                    let mut of = |sums: View| pending.partials(kind.splits as usize, sums);
+                    (of(weights.0), of(weights.1))
                 });
                 let (scale, shift) = affine(input.affine);
                 let g = gradients[index];
@@ -144,6 +139,5 @@ pub(super) fn push(
         };
         program.push(kernel, [blocks, 1, 1], 4 * floats as u32, &all);
     }
-    fold::weights(program, &folds);
     used
 }

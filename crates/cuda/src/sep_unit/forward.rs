@@ -57,6 +57,10 @@ pub(super) fn push(program: &mut Program, precision: Precision, images: Images, 
         inputs.iter().flat_map(|input| input.units.iter().map(move |unit| (input, unit))).collect();
     let shapes: Vec<UnitShape> = units.iter().map(|(_, unit)| unit.shape).collect();
     let mut folds = Vec::new();
+    if units.iter().any(|(_, unit)| unit.sums.is_some()) {
+        let written: Vec<View> = units.iter().map(|(_, unit)| unit.z).chain([scratch]).collect();
+        folds = fold::join_last(program, &written);
+    }
     let mut used = 0;
     for launch in launches(&shapes) {
         let mut args = Vec::new();

@@ -9,6 +9,7 @@
 //! the depthwise output in scratch memory and makes the weights' gradients; the second, over tiles of x, adds up what comes
 //! back through all units. Neither the activated input, nor the depthwise output, nor the gradient of z is ever stored.
 
+use crate::fold::Pending;
 use crate::images::{Affine, Images, Upstream, Write};
 use crate::precision::Precision;
 use crate::program::{Kernel, Program};
@@ -114,7 +115,7 @@ pub struct UnitBackward<'a> {
     pub pointwise: View,
     /// The gradient that arrives at z; at most four terms.
     pub upstream: Upstream<'a>,
-    /// Gradients of the depthwise and of the pointwise weights, overwritten; none: not computed.
+    /// Gradients of the depthwise and of the pointwise weights, overwritten when the pending ones are folded; none: not computed.
     pub weights: Option<(View, View)>,
 }
 
@@ -146,7 +147,8 @@ pub struct Backward<'a> {
     pub sums: Option<View<f64>>,
 }
 
-/// z_u = PW_u(DW_u(relu(a·x + b))) for every unit u.
+/// z_u = PW_u(DW_u(relu(a·x + b))) for every unit u. Sums that the last launch of `program` was to deliver are delivered with those of
+/// the units.
 ///
 /// # Shapes
 /// x `[N, H, W, C_in]` = `images`; the rest at [`UnitForward`]; scratch [`forward_scratch_len`].
@@ -197,7 +199,8 @@ pub fn forward_scratch_len(images: Images, units: impl IntoIterator<Item = UnitS
 /// `du` holds afterwards: what the backward of the batch norm before needs.
 ///
 /// # Shapes
-/// x, du `[N, H, W, C_in]` = `images`; sums 2·C_in; the rest at [`UnitBackward`]; scratch [`backward_scratch_len`].
+/// x, du `[N, H, W, C_in]` = `images`; sums 2·C_in; the rest at [`UnitBackward`]; scratch [`backward_scratch_len`]; of the room of
+/// `pending` [`backward_partials_len`].
 ///
 /// # Panics
 /// If a view does not have the length of its shape, or a unit has more than a thousand output channels.
@@ -212,16 +215,24 @@ pub fn backward(
     write: Write,
     sums: Option<View<f64>>,
     scratch: View,
+    pending: &mut Pending,
 ) {
     let input = Backward { x, affine, units, du, write, sums };
-    backward_all(program, Precision::F32, images, &[input], scratch);
+    backward_all(program, Precision::F32, images, &[input], scratch, pending);
 }
 
 /// [`backward()`] of several inputs of one shape, in the same launches; the precision as in [`forward_all`].
 ///
 /// # Panics
 /// As [`backward()`].
-pub fn backward_all(program: &mut Program, precision: Precision, images: Images, inputs: &[Backward], scratch: View) {
+pub fn backward_all(
+    program: &mut Program,
+    precision: Precision,
+    images: Images,
+    inputs: &[Backward],
+    scratch: View,
+    pending: &mut Pending,
+) {
     const OPERATION: &str = "sep_unit::backward";
     for input in inputs {
         check_input(OPERATION, images, input.x, input.affine);
@@ -239,15 +250,21 @@ pub fn backward_all(program: &mut Program, precision: Precision, images: Images,
     if images.is_empty() {
         return;
     }
-    let rest = backward::push(program, precision, images, inputs, scratch);
+    let rest = backward::push(program, precision, images, inputs, scratch, pending);
     input::push(program, images, inputs, scratch, rest);
 }
 
 /// Floats of scratch memory that a backward call takes, whose inputs have units of these shapes.
 pub fn backward_scratch_len(images: Images, inputs: &[&[UnitShape]]) -> usize {
     let units = || inputs.iter().flat_map(|units| units.iter().copied());
-    let of_units: usize = units().map(|shape| backward::scratch_len(images, shape)).sum();
+    let of_units: usize = units().map(|shape| backward::gradient_len(images, shape)).sum();
     of_units + inputs.len() * input::partials_len(images, units(), inputs.len())
+}
+
+/// Floats of partial gradients that a backward call leaves to be folded, for units of these shapes whose weights' gradients are
+/// wanted.
+pub fn backward_partials_len(images: Images, units: impl IntoIterator<Item = UnitShape>) -> usize {
+    units.into_iter().map(|shape| backward::partials_len(images, shape)).sum()
 }
 
 fn check_input(operation: &str, images: Images, x: View, affine: Option<Affine>) {

@@ -7,7 +7,7 @@ use darts_cuda::{Upstream, UpstreamTerm, View, Write, batch_norm, mix, pool};
 use super::layers::{Arriving, Normalized, device_pool, norms_forward};
 use super::lower::Lower;
 use crate::conv::build::Buffer;
-use crate::conv::convolution::Activate;
+use crate::conv::convolution::{Activate, Convolution};
 use crate::conv::graph::Graph;
 use crate::conv::norm::Norm;
 use crate::conv::operation::{Kind, Operation, SharedPool, Unit};
@@ -49,38 +49,33 @@ impl Graph {
     }
 
     pub(super) fn lay_forward(&self, lower: &mut Lower) {
-        for node in 0..self.nodes.len() {
-            if node >= self.inputs {
-                self.lay_mix(lower, node);
-            }
-            self.lay_send(lower, node);
+        let inputs: Vec<usize> = (0..self.inputs).collect();
+        self.lay_send(lower, &inputs);
+        for node in self.inputs..self.nodes.len() {
+            self.lay_mix(lower, node);
+            self.lay_send(lower, &[node]);
         }
     }
 
-    /// Everything that reads node `source`, up to its outputs before mixing.
-    fn lay_send(&self, lower: &mut Lower, source: usize) {
-        let x = &self.nodes[source];
+    /// Everything that reads the nodes `sources`, which have one shape, up to its outputs before mixing.
+    fn lay_send(&self, lower: &mut Lower, sources: &[usize]) {
         let mark = lower.mark();
-        let first = Input { x, norm: None, units: self.reading(source).filter_map(Operation::first_unit).collect() };
-        let mut norms = units_forward(lower, &[first]);
-        norms.extend(self.lay_pools(lower, source));
-        for operation in self.reading(source) {
-            let Kind::Dense { layers, norm } = &operation.kind else { continue };
-            let (mut input, mut activate, mut sums) = (*x, Activate::Relu, None);
-            for (index, (conv, z)) in layers.iter().enumerate() {
-                sums = if index + 1 == layers.len() { lower.sums(z.shape.c) } else { None };
-                conv.lay_forward(lower, &[input], activate, z, sums);
-                (input, activate) = (*z, Activate::Nothing);
-            }
-            norms.push(Normalized { norm, sums, count: lower.batch * input.shape.pixels() });
+        let mut norms = Vec::new();
+        for &source in sources {
+            let units = self.reading(source).filter_map(Operation::first_unit).collect();
+            norms.extend(units_forward(lower, &[Input { x: &self.nodes[source], norm: None, units }]));
+        }
+        norms.extend(self.lay_pools(lower, sources));
+        for &source in sources {
+            norms.extend(self.lay_dense(lower, source));
         }
         if !norms.is_empty() {
             norms_forward(lower, &norms);
         }
         lower.release(mark);
-        let second: Vec<Input> = self
-            .separable_from(source)
-            .into_iter()
+        let second: Vec<Input> = sources
+            .iter()
+            .flat_map(|&source| self.separable_from(source))
             .map(|(_, first, second)| Input { x: &first.z, norm: Some(&first.norm), units: vec![second] })
             .collect();
         let norms = units_forward(lower, &second);
@@ -90,14 +85,15 @@ impl Graph {
         lower.release(mark);
     }
 
-    /// The pools of node `source`, and the norms that follow them.
-    fn lay_pools(&self, lower: &mut Lower, source: usize) -> Vec<Normalized<'_>> {
-        let x = &self.nodes[source];
-        let images = lower.images(x.shape);
+    /// The pools of the nodes `sources`, and the norms that follow them.
+    fn lay_pools(&self, lower: &mut Lower, sources: &[usize]) -> Vec<Normalized<'_>> {
+        let images = lower.images(self.nodes[sources[0]].shape);
         let mut pools = Vec::new();
         let mut norms = Vec::new();
         let mut scratch_len = 0;
-        for (shared, users) in self.pools_of(source) {
+        for (source, (shared, users)) in sources.iter().flat_map(|&s| self.pools_of(s).into_iter().map(move |p| (s, p)))
+        {
+            let x = &self.nodes[source];
             let shape = device_pool(shared.shape);
             let count = lower.batch * shared.z.shape.pixels();
             let users: Vec<&Norm> = users.into_iter().filter_map(Operation::norm).collect();
@@ -109,6 +105,45 @@ impl Graph {
         if !pools.is_empty() {
             let scratch = lower.take(scratch_len);
             pool::forward(lower.program, images, &pools, scratch);
+        }
+        norms
+    }
+
+    /// The dense operations out of node `source` that have one layer, in groups that are alike, and those of two.
+    fn dense_from(&self, source: usize) -> (Vec<Vec<Dense<'_>>>, Vec<[Dense<'_>; 2]>) {
+        let (mut alike, mut double): (Vec<Vec<Dense>>, Vec<[Dense; 2]>) = (Vec::new(), Vec::new());
+        for operation in self.reading(source) {
+            let Kind::Dense { layers, norm } = &operation.kind else { continue };
+            let dense = |(convolution, z)| Dense { operation, convolution, z, norm };
+            match &layers[..] {
+                [(first, first_z), (second, second_z)] => {
+                    double.push([dense((first, first_z)), dense((second, second_z))]);
+                }
+                [(one, z)] => match alike.iter_mut().find(|group| group[0].convolution.is_like(one)) {
+                    Some(group) => group.push(dense((one, z))),
+                    None => alike.push(vec![dense((one, z))]),
+                },
+                _ => unreachable!("dense operations have one layer or two"),
+            }
+        }
+        (alike, double)
+    }
+
+    fn lay_dense(&self, lower: &mut Lower, source: usize) -> Vec<Normalized<'_>> {
+        let x = [self.nodes[source]];
+        let (alike, double) = self.dense_from(source);
+        let mut norms = Vec::new();
+        for group in alike {
+            let outputs: Vec<_> =
+                group.iter().map(|dense| (dense.convolution, dense.z, lower.sums(dense.z.shape.c))).collect();
+            Convolution::lay_forward_all(lower, &x, Activate::Relu, &outputs);
+            norms.extend(group.iter().zip(outputs).map(|(dense, (.., sums))| dense.normalized(lower, sums)));
+        }
+        for [first, second] in double {
+            first.convolution.lay_forward(lower, &x, Activate::Relu, first.z, None);
+            let sums = lower.sums(second.z.shape.c);
+            second.convolution.lay_forward(lower, &[*first.z], Activate::Nothing, second.z, sums);
+            norms.push(second.normalized(lower, sums));
         }
         norms
     }
@@ -133,14 +168,12 @@ impl Graph {
 
     /// `wanted`: which inputs are to receive a gradient.
     pub(super) fn lay_backward(&self, lower: &mut Lower, wanted: [bool; 2]) {
-        for node in (0..self.nodes.len()).rev() {
-            if wanted.get(node) != Some(&false) {
-                self.lay_send_backward(lower, node);
-            }
-            if node >= self.inputs {
-                self.lay_mix_backward(lower, node);
-            }
+        for node in (self.inputs..self.nodes.len()).rev() {
+            self.lay_send_backward(lower, &[node]);
+            self.lay_mix_backward(lower, node);
         }
+        let inputs: Vec<usize> = (0..self.inputs).filter(|&input| wanted[input]).collect();
+        self.lay_send_backward(lower, &inputs);
     }
 
     /// With the gradient of node `target` complete: gradients of its operations' weights, and the coefficients with which
@@ -197,15 +230,13 @@ impl Graph {
         Arriving { gradient, norm: Some((norm, z)), mask: operation.mask }
     }
 
-    /// Adds to the gradient of node `source` what comes back through everything that read it.
-    fn lay_send_backward(&self, lower: &mut Lower, source: usize) {
-        let (x, dx) = (&self.nodes[source], &self.gradients[source]);
-        let separable = self.separable_from(source);
+    /// Adds to the gradients of the nodes `sources`, which have one shape, what comes back through everything that read them.
+    fn lay_send_backward(&self, lower: &mut Lower, sources: &[usize]) {
         let mark = lower.mark();
-        // Second units first: each leaves the gradient of its input in a temporary.
-        let mut second = Vec::with_capacity(separable.len());
-        let mut norms = Vec::with_capacity(separable.len());
-        for &(operation, first, unit) in &separable {
+        // Second units first: each leaves the gradient of its input in scratch memory.
+        let mut second = Vec::new();
+        let mut norms = Vec::new();
+        for (operation, first, unit) in sources.iter().flat_map(|&source| self.separable_from(source)) {
             let sums = lower.take(2 * first.z.shape.c);
             second.push(Back {
                 x: &first.z,
@@ -222,35 +253,40 @@ impl Graph {
         if !norms.is_empty() {
             batch_norm::backward(lower.program, &norms);
         }
-        let mut units: Vec<(&Unit, Arriving)> = Vec::new();
         let mut gradients = second.iter().map(|back| back.du);
-        for operation in self.reading(source) {
-            match &operation.kind {
-                Kind::Separable { first: unit, .. } => {
-                    let Some(gradient) = gradients.next() else { unreachable!("one for each separable convolution") };
-                    units.push((unit, Arriving { gradient, norm: Some((&unit.norm, &unit.z)), mask: None }));
+        for &source in sources {
+            let mut units: Vec<(&Unit, Arriving)> = Vec::new();
+            for operation in self.reading(source) {
+                match &operation.kind {
+                    Kind::Separable { first: unit, .. } => {
+                        let Some(gradient) = gradients.next() else {
+                            unreachable!("one for each separable convolution")
+                        };
+                        units.push((unit, Arriving { gradient, norm: Some((&unit.norm, &unit.z)), mask: None }));
+                    }
+                    Kind::Dilated(unit) => units.push((unit, self.arrives(lower, operation, &unit.norm, &unit.z))),
+                    _ => {}
                 }
-                Kind::Dilated(unit) => units.push((unit, self.arrives(lower, operation, &unit.norm, &unit.z))),
-                _ => {}
+            }
+            if !units.is_empty() {
+                let (x, dx) = (&self.nodes[source], &self.gradients[source]);
+                let write = lower.write_to(dx);
+                let du = lower.view(dx);
+                units_backward(lower, &[Back { x, norm: None, units, du, write, sums: None }]);
             }
         }
-        if !units.is_empty() {
-            let write = lower.write_to(dx);
-            let du = lower.view(dx);
-            units_backward(lower, &[Back { x, norm: None, units, du, write, sums: None }]);
-        }
         lower.release(mark);
-        self.lay_pools_backward(lower, source);
-        self.lay_identities_backward(lower, source);
-        self.lay_dense_backward(lower, source);
+        self.lay_pools_backward(lower, sources);
+        for &source in sources {
+            self.lay_identities_backward(lower, source);
+            self.lay_dense_backward(lower, source);
+        }
     }
 
-    fn lay_pools_backward(&self, lower: &mut Lower, source: usize) {
-        let (x, dx) = (&self.nodes[source], &self.gradients[source]);
-        let pools: Vec<_> = self.pools_of(source).into_iter().filter(|(_, users)| !users.is_empty()).collect();
-        if pools.is_empty() {
-            return;
-        }
+    fn lay_pools_backward(&self, lower: &mut Lower, sources: &[usize]) {
+        let pools = sources.iter().flat_map(|&source| self.pools_of(source));
+        let pools: Vec<_> = pools.filter(|(_, users)| !users.is_empty()).collect();
+        let Some(&first) = sources.first().filter(|_| !pools.is_empty()) else { return };
         let term = |o: &&Operation| {
             let upstream = o.norm().map(|norm| norm.device_upstream(lower));
             pool::Term {
@@ -263,6 +299,7 @@ impl Graph {
         let terms: Vec<Vec<pool::Term>> = pools.iter().map(|(_, users)| users.iter().map(term).collect()).collect();
         let mut calls = Vec::with_capacity(pools.len());
         for ((shared, _), terms) in pools.iter().zip(&terms) {
+            let (x, dx) = (&self.nodes[shared.source], &self.gradients[shared.source]);
             calls.push(pool::Backward {
                 x: lower.view(x),
                 shape: device_pool(shared.shape),
@@ -272,7 +309,7 @@ impl Graph {
                 write: lower.write_to(dx),
             });
         }
-        let images = lower.images(x.shape);
+        let images = lower.images(self.nodes[first].shape);
         pool::backward(lower.program, images, &calls);
     }
 
@@ -295,24 +332,45 @@ impl Graph {
     }
 
     fn lay_dense_backward(&self, lower: &mut Lower, source: usize) {
-        let (x, dx) = (&self.nodes[source], &self.gradients[source]);
-        for operation in self.reading(source) {
-            let Kind::Dense { layers, norm } = &operation.kind else { continue };
-            let last = &layers[layers.len() - 1];
-            let mark = lower.mark();
-            let mut arriving = self.arrives(lower, operation, norm, &last.1);
-            let mut layer = &last.0;
-            if let [(row, row_z), (column, _)] = &layers[..] {
-                let inner = lower.take_like(row_z);
-                column.lay_backward(lower, &[*row_z], Activate::Nothing, arriving, &[inner], Write::Overwrite, None);
-                arriving = Arriving { gradient: inner, norm: None, mask: None };
-                layer = row;
-            }
+        let (x, dx) = ([self.nodes[source]], &self.gradients[source]);
+        let (alike, double) = self.dense_from(source);
+        for group in alike {
+            let outputs: Vec<_> = group.iter().map(|dense| (dense.convolution, dense.arriving(lower, self))).collect();
             let write = lower.write_to(dx);
             let view = lower.view(dx);
-            layer.lay_backward(lower, &[*x], Activate::Relu, arriving, &[view], write, None);
+            Convolution::lay_backward_all(lower, &x, Activate::Relu, &outputs, &[view], write, None);
+        }
+        for [first, second] in double {
+            let mark = lower.mark();
+            let inner = lower.take_like(first.z);
+            let arriving = second.arriving(lower, self);
+            let convolution = second.convolution;
+            convolution.lay_backward(lower, &[*first.z], Activate::Nothing, arriving, &[inner], Write::Overwrite, None);
+            let arriving = Arriving { gradient: inner, norm: None, mask: None };
+            let write = lower.write_to(dx);
+            let view = lower.view(dx);
+            first.convolution.lay_backward(lower, &x, Activate::Relu, arriving, &[view], write, None);
             lower.release(mark);
         }
+    }
+}
+
+/// A layer of a dense operation.
+struct Dense<'a> {
+    operation: &'a Operation,
+    convolution: &'a Convolution,
+    z: &'a Buffer,
+    /// The operation's norm, which follows its last layer.
+    norm: &'a Norm,
+}
+
+impl<'a> Dense<'a> {
+    fn normalized(&self, lower: &Lower, sums: Option<View<f64>>) -> Normalized<'a> {
+        Normalized { norm: self.norm, sums, count: lower.batch * self.z.shape.pixels() }
+    }
+
+    fn arriving(&self, lower: &Lower, graph: &Graph) -> Arriving<'a> {
+        graph.arrives(lower, self.operation, self.norm, self.z)
     }
 }
 
@@ -408,6 +466,6 @@ fn units_backward(lower: &mut Lower, inputs: &[Back]) {
             sums: input.sums,
         })
         .collect();
-    sep_unit::backward_all(lower.program, lower.pass.precision, images, &calls, scratch);
+    sep_unit::backward_all(lower.program, lower.pass.precision, images, &calls, scratch, &mut lower.pending);
     lower.release(mark);
 }

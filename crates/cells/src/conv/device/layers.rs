@@ -2,7 +2,7 @@
 //! files of the CPU's passes.
 
 use darts_cuda::batch_norm::{self, NormBackward, Running, Statistics};
-use darts_cuda::conv::{self, Activation, Branch, ConvShape};
+use darts_cuda::conv::{self, Activation, Branch, ConvShape, Output, OutputBackward};
 use darts_cuda::pool::{self, PoolKind, PoolShape};
 use darts_cuda::{Affine, BnTerm, Images, Upstream, UpstreamTerm, View, Write, fold, head, mix};
 
@@ -131,6 +131,12 @@ impl Convolution {
         self.branches.iter().map(|branch| branch.c_out).collect()
     }
 
+    /// Whether both are one geometry: they can go in one launch.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let offsets = |of: &Self| -> Vec<_> { of.branches.iter().map(|branch| branch.offset).collect() };
+        self.shape == other.shape && self.input == other.input && offsets(self) == offsets(other)
+    }
+
     /// z of `parts`, and the sums [Σz | Σz²] where they are given.
     pub(super) fn lay_forward(
         &self,
@@ -140,14 +146,7 @@ impl Convolution {
         z: &Buffer,
         sums: Option<View<f64>>,
     ) {
-        let (precision, images, shape) = (lower.pass.precision, lower.images(self.input), self.device_shape());
-        let mark = lower.mark();
-        let scratch = sums.map_or(0, |_| conv::forward_scratch_len(precision, images, shape, &self.widths()));
-        let scratch = lower.take(scratch);
-        let (parts, z, branches) = (lower.views(parts), lower.view(z), self.device_branches(lower));
-        let activation = activate.device(lower);
-        conv::forward(lower.program, precision, images, &parts, activation, shape, &branches, z, sums, scratch);
-        lower.release(mark);
+        Self::lay_forward_all(lower, parts, activate, &[(self, z, sums)]);
     }
 
     /// Weight gradients (where the pass wants them) and the input's, written to `d_parts` as `write` says. `sums` receives
@@ -163,31 +162,87 @@ impl Convolution {
         write: Write,
         sums: Option<View<f64>>,
     ) {
-        let (precision, images, shape) = (lower.pass.precision, lower.images(self.input), self.device_shape());
-        let mark = lower.mark();
-        let scratch = lower.take(conv::backward_scratch_len(precision, images, shape, &self.widths()));
-        let (parts, branches, activation) = (lower.views(parts), self.device_branches(lower), activate.device(lower));
-        let d_parts: Vec<Option<View>> = d_parts.iter().copied().map(Some).collect();
-        let d_weights: Option<Vec<View>> = self.branches.iter().map(|b| lower.d_theta(&b.weight)).collect();
-        let terms = [arriving.term(lower)];
-        let upstream = Upstream { terms: &terms, bn: arriving.bn(lower) };
-        conv::backward(
-            lower.program,
-            precision,
-            images,
-            &parts,
-            activation,
-            shape,
-            &branches,
-            upstream,
-            d_weights.as_deref(),
-            &d_parts,
-            write,
-            sums,
-            scratch,
-        );
-        lower.release(mark);
+        Self::lay_backward_all(lower, parts, activate, &[(self, arriving)], d_parts, write, sums);
     }
+
+    /// [`lay_forward`](Self::lay_forward) of several that [are alike](Self::is_like) and read the same.
+    pub(super) fn lay_forward_all(
+        lower: &mut Lower,
+        parts: &[Buffer],
+        activate: Activate,
+        all: &[(&Self, &Buffer, Option<View<f64>>)],
+    ) {
+        for all in together(all, |(convolution, ..)| convolution) {
+            let (precision, first) = (lower.pass.precision, all[0].0);
+            let (images, shape) = (lower.images(first.input), first.device_shape());
+            let widths: Vec<usize> = all.iter().flat_map(|(convolution, ..)| convolution.widths()).collect();
+            let has_sums = all.iter().any(|(.., sums)| sums.is_some());
+            let mark = lower.mark();
+            let scratch = if has_sums { conv::forward_scratch_len(precision, images, shape, &widths) } else { 0 };
+            let scratch = lower.take(scratch);
+            let branches: Vec<Vec<Branch>> = all.iter().map(|(of, ..)| of.device_branches(lower)).collect();
+            let output = |(&(_, z, sums), branches)| Output { branches, z: lower.view(z), sums };
+            let outputs: Vec<Output> = all.iter().zip(branches.iter().map(Vec::as_slice)).map(output).collect();
+            let (parts, activation) = (lower.views(parts), activate.device(lower));
+            conv::forward(lower.program, precision, images, &parts, activation, shape, &outputs, scratch);
+            lower.release(mark);
+        }
+    }
+
+    /// [`lay_backward`](Self::lay_backward) of several that [are alike](Self::is_like) and read the same.
+    pub(super) fn lay_backward_all(
+        lower: &mut Lower,
+        parts: &[Buffer],
+        activate: Activate,
+        all: &[(&Self, Arriving)],
+        d_parts: &[View],
+        mut write: Write,
+        sums: Option<View<f64>>,
+    ) {
+        let d_parts: Vec<Option<View>> = d_parts.iter().copied().map(Some).collect();
+        for all in together(all, |(convolution, _)| convolution) {
+            let (precision, first) = (lower.pass.precision, all[0].0);
+            let (images, shape) = (lower.images(first.input), first.device_shape());
+            let widths: Vec<usize> = all.iter().flat_map(|(convolution, _)| convolution.widths()).collect();
+            let mark = lower.mark();
+            let scratch = lower.take(conv::backward_scratch_len(precision, images, shape, &widths));
+            let branches: Vec<Vec<Branch>> = all.iter().map(|(of, _)| of.device_branches(lower)).collect();
+            let terms: Vec<_> = all.iter().map(|(_, arriving)| [arriving.term(lower)]).collect();
+            let weights = |of: &Self| of.branches.iter().map(|branch| lower.d_theta(&branch.weight)).collect();
+            let weights: Vec<Option<Vec<View>>> = all.iter().map(|(of, _)| weights(of)).collect();
+            let mut outputs = Vec::with_capacity(all.len());
+            for (index, (_, arriving)) in all.iter().enumerate() {
+                outputs.push(OutputBackward {
+                    branches: &branches[index],
+                    upstream: Upstream { terms: &terms[index], bn: arriving.bn(lower) },
+                    weights: weights[index].as_deref(),
+                });
+            }
+            let (parts, activation) = (lower.views(parts), activate.device(lower));
+            conv::backward(
+                lower.program,
+                precision,
+                images,
+                &parts,
+                activation,
+                shape,
+                &outputs,
+                &d_parts,
+                write,
+                sums,
+                scratch,
+                &mut lower.pending,
+            );
+            lower.release(mark);
+            write = Write::Accumulate;
+        }
+    }
+}
+
+/// The convolutions of a call, as many at a time as one has room for.
+fn together<T>(all: &[T], convolution: impl Fn(&T) -> &Convolution) -> impl Iterator<Item = &[T]> {
+    let branches = all.iter().map(|one| convolution(one).branches.len()).max().unwrap_or(1).max(1);
+    all.chunks(conv::OUTPUTS.min(conv::BRANCHES / branches).max(1))
 }
 
 impl ConvNorm {
@@ -338,8 +393,8 @@ impl Linear {
         let precision = lower.pass.precision;
         let (x, product, logits) = (lower.view(features), lower.view(&self.product), lower.view(&self.logits));
         let (activation, branch) = (activate.device(lower), self.device_branch(lower));
-        let nothing = View::none();
-        conv::forward(lower.program, precision, images, &[x], activation, shape, &branch, product, None, nothing);
+        let output = [Output { branches: &branch, z: product, sums: None }];
+        conv::forward(lower.program, precision, images, &[x], activation, shape, &output, View::none());
         let shift = Some(lower.theta(&self.bias));
         let term = mix::Term { z: product, scale: None, shift, weight: None, sample_scale: None };
         mix::forward(lower.program, images.with_channels(self.classes), &[term], logits, Write::Overwrite);
@@ -366,6 +421,11 @@ impl Linear {
         let terms = [UpstreamTerm { grad: gradient, scale: None, sample_scale: None }];
         let (x, d_x) = (lower.view(features), lower.view(d_features));
         let (activation, branch) = (activate.device(lower), self.device_branch(lower));
+        let output = OutputBackward {
+            branches: &branch,
+            upstream: Upstream { terms: &terms, bn: None },
+            weights: d_weights.as_ref().map(|d| &d[..]),
+        };
         conv::backward(
             lower.program,
             precision,
@@ -373,13 +433,12 @@ impl Linear {
             &[x],
             activation,
             shape,
-            &branch,
-            Upstream { terms: &terms, bn: None },
-            d_weights.as_ref().map(|d| &d[..]),
+            &[output],
             &[Some(d_x)],
             Write::Overwrite,
             sums,
             scratch,
+            &mut lower.pending,
         );
         lower.release(mark);
     }

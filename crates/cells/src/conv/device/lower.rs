@@ -3,11 +3,12 @@
 
 use std::ops::Range;
 
+use darts_cuda::fold::Pending;
 use darts_cuda::{Images, Pod, Program, View, Write, vector};
 use darts_ops::Slot;
 
 use super::DeviceConvPass;
-use super::places::{ALIGNMENT, Places};
+use super::places::{ALIGNMENT, Between, Places};
 use crate::conv::build::{Buffer, Geometry};
 use crate::device::DeviceStatistics;
 
@@ -21,6 +22,8 @@ pub(super) struct Lower<'a> {
     elsewhere: Vec<(usize, View)>,
     /// Which gradient buffers hold something, by `Buffer::id`.
     written: Vec<bool>,
+    /// Partial gradients of weights.
+    pub(super) pending: Pending,
     scratch: Range<u64>,
     next: u64,
     most: u64,
@@ -42,15 +45,16 @@ impl<'a> Lower<'a> {
             places,
             elsewhere,
             written: vec![false; places.count()],
+            pending: Pending::new(places.partials()),
             next: scratch.start,
             most: scratch.start,
             scratch,
         }
     }
 
-    /// Bytes of scratch memory that the pass took at most.
-    pub(super) fn scratch_needed(&self) -> u64 {
-        self.most - self.scratch.start
+    /// What the pass took at most of the memory that its kernels need between their launches.
+    pub(super) fn needed(&self) -> Between {
+        Between { scratch: self.most - self.scratch.start, partials: self.pending.most() }
     }
 
     /// Whether the pass normalizes by the statistics of its batch.
@@ -144,6 +148,11 @@ impl<'a> Lower<'a> {
         assert!(self.next <= self.scratch.end, "more scratch memory than was planned");
         self.most = self.most.max(self.next);
         view
+    }
+
+    /// Adds up the partial gradients of weights that wait for it.
+    pub(super) fn fold_pending(&mut self) {
+        self.pending.fold(self.program);
     }
 
     /// Room for a kernel's sums [Σz | Σz²], where this pass normalizes by the batch.

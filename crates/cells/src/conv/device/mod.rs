@@ -17,7 +17,7 @@ use darts_cuda::head::{self, CrossEntropy};
 use darts_cuda::{Memory, Precision, Program, View, Write, vector};
 
 use self::lower::Lower;
-use self::places::{Places, Uses, Wanted};
+use self::places::{Between, Places, Uses, Wanted};
 pub use self::single::{DeviceOperation, DeviceOperationPass, OperationGradients};
 use super::build::Buffer;
 use super::{ConvNetwork, LossConfig};
@@ -231,12 +231,12 @@ impl ConvNetwork {
     /// all of them does, in the same order.
     fn places(&self, purpose: Purpose, batches: &[usize], output_capacity: usize) -> Places {
         let apart = Places::apart(&self.wanted(output_capacity), batches.iter().copied().max().unwrap_or(0));
-        let (mut uses, mut scratch) = (Uses::default(), 0);
+        let (mut uses, mut between) = (Uses::default(), Between::default());
         for (batch, precision) in batches.iter().flat_map(|&batch| Precision::ALL.map(|precision| (batch, precision))) {
             let pass = self.imagined(batch, purpose, precision);
-            scratch = scratch.max(self.look(&apart, batch, &pass, &mut uses));
+            between = between.max(self.look(&apart, batch, &pass, &mut uses));
         }
-        apart.together(&uses, scratch)
+        apart.together(&uses, between)
     }
 
     /// The pass of its purpose that does most, over memory that is nowhere.
@@ -269,14 +269,14 @@ impl ConvNetwork {
         }
     }
 
-    /// Takes in what the launches of a pass use that is laid down at places apart; returns the scratch memory that it takes.
-    fn look(&self, apart: &Places, batch: usize, pass: &DeviceConvPass, uses: &mut Uses) -> u64 {
+    /// Takes in what the launches of a pass use that is laid down at places apart; returns what it takes between launches.
+    fn look(&self, apart: &Places, batch: usize, pass: &DeviceConvPass, uses: &mut Uses) -> Between {
         let mut program = Program::default();
         let mut lower = Lower::new(apart, batch, *pass, self.elsewhere(pass), &mut program);
         self.lay_down(&mut lower, View::at(1 << 20, 2));
-        let scratch = lower.scratch_needed();
+        let needed = lower.needed();
         uses.add(apart, &program);
-        scratch
+        needed
     }
 
     fn lay_down(&self, lower: &mut Lower, results: View<f64>) {
@@ -305,11 +305,13 @@ impl ConvNetwork {
                 auxiliary.lay_backward(lower, &cell.output.parts, &cell.output.gradients);
             }
             cell.lay_backward(lower, Self::wanted_inputs(layer, everything));
+            lower.fold_pending();
         }
         if everything {
             let wanted: &[Buffer] = if images.is_some() { std::slice::from_ref(&self.d_images) } else { &[] };
             self.stem.lay_backward(lower, &self.images, wanted);
         }
+        lower.fold_pending();
     }
 
     fn lay_loss(&self, lower: &mut Lower, results: View<f64>) {

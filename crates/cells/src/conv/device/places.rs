@@ -42,13 +42,29 @@ pub(super) struct Places {
     sizes: Vec<u64>,
     /// Where it lies, in bytes from the start; none: no pass uses it.
     offsets: Vec<Option<u64>>,
-    /// Vectors per channel come first, then outputs, then all other buffers, scratch memory last.
+    /// Vectors per channel come first, then outputs, then all other buffers, then what lies there between launches.
     buffers_at: u64,
-    scratch: Range<u64>,
+    between_at: u64,
+    between: Between,
+}
+
+/// Memory that kernels need between their launches.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Between {
+    /// Bytes from one launch to the next.
+    pub(super) scratch: u64,
+    /// Floats of partial gradients of weights, from a launch to the end of its cell.
+    pub(super) partials: usize,
+}
+
+impl Between {
+    pub(super) fn max(self, other: Self) -> Self {
+        Self { scratch: self.scratch.max(other.scratch), partials: self.partials.max(other.partials) }
+    }
 }
 
 impl Places {
-    /// Every buffer by itself, and all the scratch memory that may be asked for.
+    /// Every buffer by itself, and all the memory between launches that may be asked for.
     pub(super) fn apart(wanted: &Wanted, capacity: usize) -> Self {
         let bytes = |floats: usize| (4 * floats as u64).next_multiple_of(ALIGNMENT);
         let mut offsets = vec![None; wanted.buffers.len()];
@@ -63,12 +79,13 @@ impl Places {
             *offset = Some(end);
             end += size;
         }
-        Self { start: NOWHERE, capacity, sizes, offsets, buffers_at, scratch: end..u64::MAX - NOWHERE }
+        let between = Between { scratch: 1 << 40, partials: 1 << 38 };
+        Self { start: NOWHERE, capacity, sizes, offsets, buffers_at, between_at: end, between }
     }
 
-    /// The plan in which buffers share memory as those passes allow that were laid down at the places of this one, and that took at
-    /// most so many bytes of scratch memory.
-    pub(super) fn together(mut self, uses: &Uses, scratch: u64) -> Self {
+    /// The plan in which buffers share memory as those passes allow that were laid down at the places of this one, with so much
+    /// memory between launches.
+    pub(super) fn together(mut self, uses: &Uses, between: Between) -> Self {
         let is_output = |offset: &Option<u64>| offset.is_some_and(|offset| offset < self.buffers_at);
         let mut order: Vec<usize> = (0..self.sizes.len()).filter(|&id| !is_output(&self.offsets[id])).collect();
         order.iter().for_each(|&id| self.offsets[id] = None);
@@ -90,7 +107,7 @@ impl Places {
             self.offsets[id] = Some(at);
             end = end.max(at + self.sizes[id]);
         }
-        self.scratch = end..end + scratch;
+        (self.between_at, self.between) = (end, between);
         self
     }
 
@@ -101,7 +118,7 @@ impl Places {
 
     /// Bytes from the start to the end.
     pub(super) fn bytes(&self) -> u64 {
-        self.scratch.end
+        self.scratch().end - self.start + 4 * self.between.partials as u64
     }
 
     /// `batch` samples of a buffer.
@@ -123,7 +140,13 @@ impl Places {
 
     /// Addresses of the scratch memory.
     pub(super) fn scratch(&self) -> Range<u64> {
-        self.start + self.scratch.start..self.start + self.scratch.end
+        let start = self.start + self.between_at;
+        start..start + self.between.scratch.next_multiple_of(ALIGNMENT)
+    }
+
+    /// Room for partial gradients of weights.
+    pub(super) fn partials(&self) -> View {
+        View::at(self.scratch().end, self.between.partials)
     }
 
     /// Two buffers that share memory although some program uses both at some time; twice the same that has no place.

@@ -70,10 +70,10 @@ impl DeviceOperation {
         let mut program = Program::default();
         let mut lower = lower(&operation, &apart, batch, &mut program, &pass);
         lay_all(&operation, &mut lower, &pass);
-        let scratch = lower.scratch_needed();
+        let between = lower.needed();
         let mut uses = Uses::default();
         uses.add(&apart, &program);
-        let mut places = apart.together(&uses, scratch);
+        let mut places = apart.together(&uses, between);
         places.start = device.allocate::<u8>(places.bytes() as usize)?.address;
         Ok(Self { operation, batch, places })
     }
@@ -166,4 +166,5 @@ fn lay_all(operation: &ConvOperation, lower: &mut Lower, pass: &DeviceOperationP
         }
     }
     lower.ensure(d_input(operation));
+    lower.fold_pending();
 }
