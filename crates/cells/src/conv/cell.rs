@@ -19,6 +19,12 @@ impl State {
         Self { parts: vec![value], gradients: vec![builder.buffer(value.shape)] }
     }
 
+    /// Whether both are the same activation.
+    #[cfg(feature = "cuda")]
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.parts.iter().map(|part| part.id).eq(other.parts.iter().map(|part| part.id))
+    }
+
     pub(crate) fn channels(&self) -> usize {
         self.parts.iter().map(|part| part.shape.c).sum()
     }

@@ -60,6 +60,8 @@ struct Input {
     x: Vec<f32>,
     affine: Option<[Vec<f32>; 2]>,
     units: Vec<Unit>,
+    /// Gradients and weights of skip connections; no weight: 1.
+    skips: Vec<(Vec<f32>, Option<f32>)>,
     write: Write,
 }
 
@@ -71,8 +73,15 @@ impl Input {
             x: sixteenths(images.len(), seed),
             affine: with_affine.then(|| [sixteenths(c, seed + 1), sixteenths(c, seed + 2)]),
             units: shapes.iter().enumerate().map(unit).collect(),
+            skips: Vec::new(),
             write,
         }
+    }
+
+    fn with_skips(mut self, images: Images, count: usize) -> Self {
+        let weight = |t: usize| (t % 3 != 1).then_some(0.25 * t as f32 - 0.5);
+        self.skips = (0..count).map(|t| (sixteenths(images.len(), 500 + t), weight(t))).collect();
+        self
     }
 
     fn affine(&self) -> Option<Affine<'_>> {
@@ -116,6 +125,9 @@ fn by_reference(images: Images, inputs: &[Input]) -> Results {
         let (mut du, mut sums) = (former(images), vec![0.0; 2 * images.c]);
         let mut backward: Vec<_> = backward.collect();
         reference::backward(images, &input.x, input.affine(), &mut backward, &mut du, input.write, Some(&mut sums));
+        for (grad, weight) in &input.skips {
+            du.iter_mut().zip(grad).for_each(|(du, g)| *du += weight.unwrap_or(1.0) * g);
+        }
         ((du, sums), units)
     };
     inputs.iter().map(of).collect()
@@ -193,16 +205,26 @@ fn on_device(device: &TestDevice, images: Images, inputs: &[Input], precision: P
             units
         })
         .collect();
+    let skips: Vec<Vec<sep_unit::Skip>> = inputs
+        .iter()
+        .map(|input| {
+            let skip = |(grad, weight): &(Vec<f32>, Option<f32>)| sep_unit::Skip {
+                grad: up(grad),
+                weight: weight.map(|weight| up(&[weight])),
+            };
+            input.skips.iter().map(skip).collect()
+        })
+        .collect();
     let calls: Vec<_> = inputs
         .iter()
         .zip(&shared)
-        .zip(&backward)
-        .map(|((input, &(x, affine)), units)| {
+        .zip(backward.iter().zip(&skips))
+        .map(|((input, &(x, affine)), (units, skips))| {
             let (du, write) = match input.write {
                 Write::Overwrite => (floats(images.len()), cuda::Write::Overwrite),
                 Write::Accumulate => (up(&former(images)), cuda::Write::Accumulate),
             };
-            sep_unit::Backward { x, affine, units, du, write, sums: Some(doubles(2 * images.c)) }
+            sep_unit::Backward { x, affine, units, skips, du, write, sums: Some(doubles(2 * images.c)) }
         })
         .collect();
     let of_inputs: Vec<&[sep_unit::UnitShape]> = shapes.iter().map(Vec::as_slice).collect();
@@ -312,6 +334,21 @@ fn emulator_sep_unit_matches_reference_for_one_unit() {
                 check(images, &[Input::new(images, with_affine, &shapes, write, 10 * kernel)]);
             }
         }
+    }
+}
+
+#[test]
+fn emulator_sep_unit_adds_what_skip_connections_bring_back() {
+    for (h, w, c) in [(8, 8, 16), (5, 7, 6), (4, 3, 9)] {
+        let images = Images { n: 3, h, w, c };
+        // More units than a launch has room for: skip connections come with the last of them.
+        let many = vec![shape(3, 1, 1, c, c); 18];
+        let few = [shape(3, 1, 1, c, c), shape(5, 1, 2, c, c)];
+        check(images, &[Input::new(images, false, &many, Write::Overwrite, 30).with_skips(images, 4)]);
+        // And more skip connections.
+        let inputs = [(3, Write::Accumulate), (sep_unit::SKIPS, Write::Overwrite), (0, Write::Accumulate)];
+        let input = |(skips, write)| Input::new(images, true, &few, write, 50).with_skips(images, skips);
+        check(images, &inputs.map(input));
     }
 }
 

@@ -204,7 +204,7 @@ fn units_backward(bench: &Bench, what: &str, images: Images, shapes: &[UnitShape
             if shared { (x, None) } else { (bench.filled(images.len())?, Some(bench.device.allocate(2 * images.c)?)) };
         let du = bench.filled(images.len())?;
         let affine = (!shared).then_some(affine);
-        inputs.push(sep_unit::Backward { x, affine, units: group, du, write: Write::Overwrite, sums });
+        inputs.push(sep_unit::Backward { x, affine, units: group, skips: &[], du, write: Write::Overwrite, sums });
         moved += 2 * images.len();
     }
     let grouped: Vec<Vec<UnitShape>> =

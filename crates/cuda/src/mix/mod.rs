@@ -156,7 +156,8 @@ pub fn reduce_scratch_len(images: Images, terms: usize) -> usize {
     terms * 2 * images.c * images.n * images.image_pixels().div_ceil(reduce_chunk(images))
 }
 
-/// Sums of \[s_t·dnode | s_t·dnode·z_t\] over images and pixels for every term.
+/// Sums of \[s_t·dnode | s_t·dnode·z_t\] over images and pixels for every term. Sums that the last launch of `program` was to
+/// deliver are delivered with them.
 ///
 /// # Shapes
 /// dnode `[N, H, W, C]` = `images`; `scratch` at least [`reduce_scratch_len`], overwritten; the rest at [`ReduceTerm`].
@@ -175,7 +176,7 @@ pub fn reduce(program: &mut Program, images: Images, dnode: View, terms: &[Reduc
     let scratch = scratch.slice(0..reduce_scratch_len(images, terms.len()));
     let chunk = reduce_chunk(images);
     let per_term = reduce_scratch_len(images, 1);
-    let mut folds = Vec::with_capacity(terms.len());
+    let mut folds = fold::join_last(program, &[scratch]);
     for (launch, terms) in terms.chunks(TERMS).enumerate() {
         let first = launch * TERMS;
         let partials = scratch.slice(first * per_term..(first + terms.len()) * per_term);

@@ -1,5 +1,5 @@
 // The unit's backward through the depthwise convolutions: du = [a*x + b > 0] * sum over the units that read x of DW^T g, with g
-// from `backward.cu`. Refuses to add in any order but that of the units.
+// from `backward.cu`, and to that what skip connections bring back. Refuses to add in any order but that of the units.
 //
 // Axes: N images, H rows, W columns, C channels. x and du [N, H, W, C], g [N, H', W', C], depthwise weights [C, 1, K, K].
 //
@@ -8,6 +8,7 @@
 
 #define SEP_ACCUMULATE 1
 #define SEP_WIDE 2
+#define SEP_SKIPS 32
 
 struct SepInputUnit {
     const float *g;
@@ -28,7 +29,15 @@ struct SepInput {
     const float *shift;
     float *du;
     float *partials;
-    uint32_t first, count, flags, pad;
+    uint32_t first, count, flags;
+    // Skip connections that read x too.
+    uint32_t first_skip, skips, pad;
+};
+
+// weight*grad is added to du; grad as du, null weight: 1.
+struct SepSkip {
+    const float *grad;
+    const float *weight;
 };
 
 struct SepInputArgs {
@@ -45,8 +54,9 @@ struct SepInputArgs {
     uint32_t rows_at, depthwise_at, next_at, next_taps_at;
     SepInput input[SEP_UNITS];
     SepInputUnit unit[SEP_UNITS];
+    SepSkip skip[SEP_SKIPS];
 };
-static_assert(sizeof(SepInputArgs) == 80 + (56 + 64) * SEP_UNITS, "layout of SepInputArgs");
+static_assert(sizeof(SepInputArgs) == 80 + (64 + 64) * SEP_UNITS + 16 * SEP_SKIPS, "layout of SepInputArgs");
 
 // DW^T of a unit into rows [chunk][pitch], written or added.
 template <int K, int D>
@@ -140,7 +150,7 @@ KERNEL_RESIDENT(sep_unit_input, SepInputArgs, SEP_THREADS, SEP_RESIDENT) {
         bool inside = n0 + image < args.n && row < args.h;
         size_t first = (((size_t)(n0 + image) * args.h + row) * args.w + column) * args.c + c0 + c;
         uint32_t left = channels - c;
-        float4 scale = splat_quad(1.0f), shift = splat_quad(0.0f), du[4], product[4];
+        float4 scale = splat_quad(1.0f), shift = splat_quad(0.0f), du[4], x[4];
         if (input.scale) {
             scale = load_quad(input.scale + c0 + c, left, wide);
             shift = load_quad(input.shift + c0 + c, left, wide);
@@ -151,26 +161,37 @@ KERNEL_RESIDENT(sep_unit_input, SepInputArgs, SEP_THREADS, SEP_RESIDENT) {
             du[j] = input.count ? load4(from) : splat_quad(0.0f);
         }
         transpose(du);
+        // How many of the four pixels there are.
+        uint32_t columns = inside && column < args.w ? min(args.w - column, 4u) : 0;
 #pragma unroll
         for (uint32_t j = 0; j < 4; j++) {
-            if (inside && column + j < args.w) {
-                size_t offset = first + (size_t)j * args.c;
-                float4 x = load_quad(input.x + offset, left, wide);
-                du[j] = where_positive(input.scale ? fma_quad(scale, x, shift) : x, du[j]);
-                if (input.flags & SEP_ACCUMULATE) du[j] = add_quad(du[j], load_quad(input.du + offset, left, wide));
-                store_quad(input.du + offset, du[j], left, wide);
-                product[j] = mul_quad(du[j], x);
-            } else {
-                du[j] = product[j] = splat_quad(0.0f);
+            x[j] = j < columns ? load_quad(input.x + first + j * args.c, left, wide) : splat_quad(0.0f);
+            du[j] = j < columns ? where_positive(input.scale ? fma_quad(scale, x[j], shift) : x[j], du[j]) : splat_quad(0.0f);
+        }
+        for (uint32_t t = 0; t < input.skips; t++) {
+            const SepSkip &skip = args.skip[input.first_skip + t];
+            float4 weight = splat_quad(skip.weight ? *skip.weight : 1.0f);
+#pragma unroll
+            for (uint32_t j = 0; j < 4; j++) {
+                if (j < columns) du[j] = fma_quad(weight, load_quad(skip.grad + first + j * args.c, left, wide), du[j]);
             }
         }
+#pragma unroll
+        for (uint32_t j = 0; j < 4; j++) {
+            if (j >= columns) continue;
+            float *to = input.du + first + j * args.c;
+            if (input.flags & SEP_ACCUMULATE) du[j] = add_quad(du[j], load_quad(to, left, wide));
+            store_quad(to, du[j], left, wide);
+        }
         if (input.partials) {
+#pragma unroll
+            for (int j = 0; j < 4; j++) x[j] = mul_quad(du[j], x[j]);
             transpose(du);
-            transpose(product);
+            transpose(x);
 #pragma unroll
             for (int j = 0; j < 4; j++) {
                 store4(rows + (c + j) * args.pitch + 4 * at.slot, du[j]);
-                store4(shared + (c + j) * args.pitch + 4 * at.slot, product[j]);
+                store4(shared + (c + j) * args.pitch + 4 * at.slot, x[j]);
             }
         }
     }

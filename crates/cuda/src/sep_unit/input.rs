@@ -4,7 +4,7 @@
 use super::backward::gradient_len;
 use super::forward::affine;
 use super::plan::{Tile, Window, pitch, tile_bytes, tiles};
-use super::{Backward, UNITS, UnitShape};
+use super::{Backward, SKIPS, Skip, UNITS, UnitShape};
 use crate::args;
 use crate::channels::{pointer, vector};
 use crate::fold::{self, Fold};
@@ -40,7 +40,7 @@ args! {
         patch_rows_magic: u32,
     }
 
-    struct InputOf: 56 {
+    struct InputOf: 64 {
         x: u64,
         scale: u64,
         shift: u64,
@@ -49,10 +49,17 @@ args! {
         first: u32,
         count: u32,
         flags: u32,
+        first_skip: u32,
+        skips: u32,
         pad: u32,
     }
 
-    struct InputArgs: 2000 {
+    struct SkipArgs: 16 {
+        grad: u64,
+        weight: u64,
+    }
+
+    struct InputArgs: 2640 {
         n: u32,
         h: u32,
         w: u32,
@@ -75,6 +82,7 @@ args! {
         next_taps_at: u32,
         input: [InputOf; UNITS],
         unit: [UnitArgs; UNITS],
+        skip: [SkipArgs; SKIPS],
     }
 }
 
@@ -95,8 +103,19 @@ const NO_UNIT: UnitArgs = UnitArgs {
     patch_rows_magic: 0,
 };
 
-const NO_INPUT: InputOf =
-    InputOf { x: 0, scale: 0, shift: 0, du: 0, partials: 0, first: 0, count: 0, flags: 0, pad: 0 };
+const NO_INPUT: InputOf = InputOf {
+    x: 0,
+    scale: 0,
+    shift: 0,
+    du: 0,
+    partials: 0,
+    first: 0,
+    count: 0,
+    flags: 0,
+    first_skip: 0,
+    skips: 0,
+    pad: 0,
+};
 
 /// How images are cut.
 #[derive(Debug, Copy, Clone)]
@@ -187,6 +206,13 @@ struct Part<'a> {
     last: bool,
 }
 
+impl Part<'_> {
+    /// Skip connections are added with the last.
+    fn skips(&self) -> &[Skip] {
+        if self.last { self.input.skips } else { &[] }
+    }
+}
+
 /// `scratch` from `used` on is free; the gradients of the depthwise outputs are at its beginning.
 pub(super) fn push(program: &mut Program, images: Images, inputs: &[Backward], scratch: View, used: usize) {
     let shapes = distinct(inputs.iter().flat_map(|input| input.units.iter().map(|unit| unit.shape)));
@@ -216,10 +242,13 @@ pub(super) fn push(program: &mut Program, images: Images, inputs: &[Backward], s
     let mut rest = &parts[..];
     while !rest.is_empty() {
         // As many inputs as fit; two parts of one input are two launches.
-        let mut count = 0;
-        let mut units = 0;
-        while count < rest.len().min(UNITS) && units + rest[count].units.len() <= UNITS {
+        let (mut count, mut units, mut skips) = (0, 0, 0);
+        while count < rest.len().min(UNITS)
+            && units + rest[count].units.len() <= UNITS
+            && skips + rest[count].skips().len() <= SKIPS
+        {
             units += rest[count].units.len();
+            skips += rest[count].skips().len();
             count += 1;
             if !rest[count - 1].last {
                 break;
@@ -290,14 +319,20 @@ fn push_launch(
         next_taps_at: cut.next_taps_at as u32,
         input: [NO_INPUT; UNITS],
         unit: [NO_UNIT; UNITS],
+        skip: [SkipArgs { grad: 0, weight: 0 }; SKIPS],
     };
-    let mut first = 0;
+    let (mut first, mut first_skip) = (0, 0);
     for (to, part) in args.input.iter_mut().zip(parts) {
         let (input, count) = (part.input, part.units.len());
         args.unit[first..first + count].copy_from_slice(&part.units);
         let (scale, shift) = affine(input.affine);
         let addresses = [input.x.address, scale, shift, input.du.address];
-        let wide = vector(images.c, addresses.into_iter().chain(part.units.iter().map(|unit| unit.g)));
+        let skips = part.skips();
+        for (to, skip) in args.skip[first_skip..].iter_mut().zip(skips) {
+            *to = SkipArgs { grad: skip.grad.address, weight: pointer(skip.weight) };
+        }
+        let read = part.units.iter().map(|unit| unit.g).chain(skips.iter().map(|skip| skip.grad.address));
+        let wide = vector(images.c, addresses.into_iter().chain(read));
         let accumulate = part.write == Write::Accumulate;
         *to = InputOf {
             x: input.x.address,
@@ -308,9 +343,12 @@ fn push_launch(
             first: first as u32,
             count: count as u32,
             flags: if accumulate { ACCUMULATE } else { 0 } | if wide { WIDE } else { 0 },
+            first_skip: first_skip as u32,
+            skips: skips.len() as u32,
             pad: 0,
         };
         first += count;
+        first_skip += skips.len();
     }
     let grid = [cut.tile.count(images) as u32, images.c.div_ceil(cut.chunk) as u32, parts.len() as u32];
     program.push(&KERNEL, grid, 4 * cut.floats as u32, &args);

@@ -36,6 +36,8 @@ pub const KERNELS: &[&Kernel] = &[
 /// Units of a launch, and shapes among them.
 const UNITS: usize = 16;
 const KINDS: usize = 4;
+/// Skip connections of an input that a call has room for.
+pub const SKIPS: usize = 32;
 
 /// Shape of one unit.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
@@ -139,12 +141,23 @@ pub struct Backward<'a> {
     pub affine: Option<Affine>,
     /// Its units.
     pub units: &'a [UnitBackward<'a>],
+    /// Skip connections that read x too, at most [`SKIPS`].
+    pub skips: &'a [Skip],
     /// du `[N, H, W, C_in]`.
     pub du: View,
     /// What happens to its former contents.
     pub write: Write,
     /// `[Σdu | Σdu·x]` per channel of what `du` holds afterwards, 2·C_in, overwritten.
     pub sums: Option<View<f64>>,
+}
+
+/// A skip connection that reads the x of units.
+#[derive(Debug, Copy, Clone)]
+pub struct Skip {
+    /// The gradient that arrives at its output `[N, H, W, C_in]`.
+    pub grad: View,
+    /// The weight of its output in that; one float, none: 1.
+    pub weight: Option<View>,
 }
 
 /// z_u = PW_u(DW_u(relu(a·x + b))) for every unit u. Sums that the last launch of `program` was to deliver are delivered with those of
@@ -193,7 +206,7 @@ pub fn forward_scratch_len(images: Images, units: impl IntoIterator<Item = UnitS
 }
 
 /// du = Σ_u ∂/∂u of the units, masked by \[a·x + b > 0\]: the gradient with respect to a·x + b. The derivative of the ReLU at
-/// 0 is 0.
+/// 0 is 0. [`Backward::skips`] add Σ_t weight_t·grad_t, which nothing masks.
 ///
 /// `write` says what happens to the former contents of `du`. `sums` is overwritten with `[Σdu | Σdu·x]` per channel, of what
 /// `du` holds afterwards: what the backward of the batch norm before needs.
@@ -217,7 +230,7 @@ pub fn backward(
     scratch: View,
     pending: &mut Pending,
 ) {
-    let input = Backward { x, affine, units, du, write, sums };
+    let input = Backward { x, affine, units, skips: &[], du, write, sums };
     backward_all(program, Precision::F32, images, &[input], scratch, pending);
 }
 
@@ -239,6 +252,11 @@ pub fn backward_all(
         assert_eq!(input.du.len, images.len(), "{OPERATION}: du for an x of {images:?}");
         let sums = input.sums.map_or(2 * images.c, |sums| sums.len);
         assert_eq!(sums, 2 * images.c, "{OPERATION}: sums for an x of {images:?}");
+        assert!(input.skips.len() <= SKIPS, "{OPERATION}: {} skip connections, expected {SKIPS}", input.skips.len());
+        for skip in input.skips {
+            assert_eq!(skip.grad.len, images.len(), "{OPERATION}: gradient of a skip connection of {images:?}");
+            assert!(skip.weight.is_none_or(|weight| weight.len == 1), "{OPERATION}: weight of a skip connection");
+        }
         for unit in input.units {
             unit.shape.check(OPERATION, images, unit.depthwise, unit.pointwise);
             if let Some((depthwise, pointwise)) = unit.weights {

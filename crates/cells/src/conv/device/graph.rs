@@ -1,10 +1,10 @@
 //! The graph inside a cell, laid down node by node as on the CPU, but with everything that reads one node in as few launches as
 //! there are dependent steps: first units and pools, then second units, with one launch for the norms after each.
 
-use darts_cuda::sep_unit::{self, UnitBackward, UnitForward, UnitShape};
+use darts_cuda::sep_unit::{self, Skip, UnitBackward, UnitForward, UnitShape};
 use darts_cuda::{Upstream, UpstreamTerm, View, Write, batch_norm, mix, pool};
 
-use super::layers::{Arriving, Normalized, device_pool, norms_forward};
+use super::layers::{Arriving, Normalized, alike, device_pool, norms_forward};
 use super::lower::Lower;
 use crate::conv::build::Buffer;
 use crate::conv::convolution::{Activate, Convolution};
@@ -111,7 +111,7 @@ impl Graph {
 
     /// The dense operations out of node `source` that have one layer, in groups that are alike, and those of two.
     fn dense_from(&self, source: usize) -> (Vec<Vec<Dense<'_>>>, Vec<[Dense<'_>; 2]>) {
-        let (mut alike, mut double): (Vec<Vec<Dense>>, Vec<[Dense; 2]>) = (Vec::new(), Vec::new());
+        let (mut single, mut double) = (Vec::new(), Vec::new());
         for operation in self.reading(source) {
             let Kind::Dense { layers, norm } = &operation.kind else { continue };
             let dense = |(convolution, z)| Dense { operation, convolution, z, norm };
@@ -119,21 +119,18 @@ impl Graph {
                 [(first, first_z), (second, second_z)] => {
                     double.push([dense((first, first_z)), dense((second, second_z))]);
                 }
-                [(one, z)] => match alike.iter_mut().find(|group| group[0].convolution.is_like(one)) {
-                    Some(group) => group.push(dense((one, z))),
-                    None => alike.push(vec![dense((one, z))]),
-                },
+                [(one, z)] => single.push(dense((one, z))),
                 _ => unreachable!("dense operations have one layer or two"),
             }
         }
-        (alike, double)
+        (alike(single, |dense| dense.convolution), double)
     }
 
     fn lay_dense(&self, lower: &mut Lower, source: usize) -> Vec<Normalized<'_>> {
         let x = [self.nodes[source]];
-        let (alike, double) = self.dense_from(source);
+        let (groups, double) = self.dense_from(source);
         let mut norms = Vec::new();
-        for group in alike {
+        for group in groups {
             let outputs: Vec<_> =
                 group.iter().map(|dense| (dense.convolution, dense.z, lower.sums(dense.z.shape.c))).collect();
             Convolution::lay_forward_all(lower, &x, Activate::Relu, &outputs);
@@ -242,6 +239,7 @@ impl Graph {
                 x: &first.z,
                 norm: Some(&first.norm),
                 units: vec![(unit, self.arrives(lower, operation, &unit.norm, &unit.z))],
+                skips: Vec::new(),
                 du: lower.take_like(&first.z),
                 write: Write::Overwrite,
                 sums: Some(sums),
@@ -254,6 +252,7 @@ impl Graph {
             batch_norm::backward(lower.program, &norms);
         }
         let mut gradients = second.iter().map(|back| back.du);
+        let mut skipped = Vec::with_capacity(sources.len());
         for &source in sources {
             let mut units: Vec<(&Unit, Arriving)> = Vec::new();
             for operation in self.reading(source) {
@@ -268,17 +267,21 @@ impl Graph {
                     _ => {}
                 }
             }
+            // Identities go with the units, where there are any.
+            let mut skips = self.skips_from(lower, source);
+            skips.truncate(if units.is_empty() { 0 } else { sep_unit::SKIPS });
+            skipped.push(skips.len());
             if !units.is_empty() {
                 let (x, dx) = (&self.nodes[source], &self.gradients[source]);
                 let write = lower.write_to(dx);
                 let du = lower.view(dx);
-                units_backward(lower, &[Back { x, norm: None, units, du, write, sums: None }]);
+                units_backward(lower, &[Back { x, norm: None, units, skips, du, write, sums: None }]);
             }
         }
         lower.release(mark);
         self.lay_pools_backward(lower, sources);
-        for &source in sources {
-            self.lay_identities_backward(lower, source);
+        for (&source, skipped) in sources.iter().zip(skipped) {
+            self.lay_identities_backward(lower, source, skipped);
             self.lay_dense_backward(lower, source);
         }
     }
@@ -313,15 +316,18 @@ impl Graph {
         pool::backward(lower.program, images, &calls);
     }
 
-    fn lay_identities_backward(&self, lower: &mut Lower, source: usize) {
-        let term = |o: &Operation| mix::Term {
-            z: lower.view(&self.gradients[o.target]),
-            scale: None,
-            shift: None,
-            weight: lower.weight(o.weight),
-            sample_scale: None,
-        };
-        let terms: Vec<mix::Term> = self.reading(source).filter(|o| o.is_identity()).map(term).collect();
+    /// What the identities that read node `source` bring back.
+    fn skips_from(&self, lower: &Lower, source: usize) -> Vec<Skip> {
+        let skip = |o: &Operation| Skip { grad: lower.view(&self.gradients[o.target]), weight: lower.weight(o.weight) };
+        self.reading(source).filter(|o| o.is_identity()).map(skip).collect()
+    }
+
+    /// Adds what came back through identities to the gradient of node `source`, but for the first `done`.
+    fn lay_identities_backward(&self, lower: &mut Lower, source: usize, done: usize) {
+        let skips = self.skips_from(lower, source);
+        let term =
+            |&Skip { grad: z, weight }: &Skip| mix::Term { z, scale: None, shift: None, weight, sample_scale: None };
+        let terms: Vec<mix::Term> = skips.iter().skip(done).map(term).collect();
         if terms.is_empty() {
             return;
         }
@@ -333,8 +339,8 @@ impl Graph {
 
     fn lay_dense_backward(&self, lower: &mut Lower, source: usize) {
         let (x, dx) = ([self.nodes[source]], &self.gradients[source]);
-        let (alike, double) = self.dense_from(source);
-        for group in alike {
+        let (groups, double) = self.dense_from(source);
+        for group in groups {
             let outputs: Vec<_> = group.iter().map(|dense| (dense.convolution, dense.arriving(lower, self))).collect();
             let write = lower.write_to(dx);
             let view = lower.view(dx);
@@ -422,6 +428,7 @@ struct Back<'a> {
     x: &'a Buffer,
     norm: Option<&'a Norm>,
     units: Vec<(&'a Unit, Arriving<'a>)>,
+    skips: Vec<Skip>,
     du: View,
     write: Write,
     sums: Option<View<f64>>,
@@ -461,6 +468,7 @@ fn units_backward(lower: &mut Lower, inputs: &[Back]) {
             x: lower.view(input.x),
             affine: input.norm.map(|norm| norm.device_affine(lower)),
             units,
+            skips: &input.skips,
             du: input.du,
             write: input.write,
             sums: input.sums,

@@ -8,7 +8,6 @@ use darts_cuda::{Affine, BnTerm, Images, Upstream, UpstreamTerm, View, Write, fo
 
 use super::lower::Lower;
 use crate::conv::build::Buffer;
-use crate::conv::cell::Cell;
 use crate::conv::convolution::{Activate, Convolution};
 use crate::conv::head::{Auxiliary, Classifier, Linear};
 use crate::conv::norm::Norm;
@@ -132,7 +131,7 @@ impl Convolution {
     }
 
     /// Whether both are one geometry: they can go in one launch.
-    pub(super) fn is_like(&self, other: &Self) -> bool {
+    fn is_like(&self, other: &Self) -> bool {
         let offsets = |of: &Self| -> Vec<_> { of.branches.iter().map(|branch| branch.offset).collect() };
         self.shape == other.shape && self.input == other.input && offsets(self) == offsets(other)
     }
@@ -165,7 +164,7 @@ impl Convolution {
         Self::lay_backward_all(lower, parts, activate, &[(self, arriving)], d_parts, write, sums);
     }
 
-    /// [`lay_forward`](Self::lay_forward) of several that [are alike](Self::is_like) and read the same.
+    /// [`lay_forward`](Self::lay_forward) of several that are [`alike`] and read the same.
     pub(super) fn lay_forward_all(
         lower: &mut Lower,
         parts: &[Buffer],
@@ -189,7 +188,7 @@ impl Convolution {
         }
     }
 
-    /// [`lay_backward`](Self::lay_backward) of several that [are alike](Self::is_like) and read the same.
+    /// [`lay_backward`](Self::lay_backward) of several that are [`alike`] and read the same.
     pub(super) fn lay_backward_all(
         lower: &mut Lower,
         parts: &[Buffer],
@@ -239,6 +238,18 @@ impl Convolution {
     }
 }
 
+/// Groups of convolutions of one geometry, each of which can go in one launch where it reads one input.
+pub(super) fn alike<T>(all: impl IntoIterator<Item = T>, convolution: impl Fn(&T) -> &Convolution) -> Vec<Vec<T>> {
+    let mut groups: Vec<Vec<T>> = Vec::new();
+    for one in all {
+        match groups.iter_mut().find(|group| convolution(&group[0]).is_like(convolution(&one))) {
+            Some(group) => group.push(one),
+            None => groups.push(vec![one]),
+        }
+    }
+    groups
+}
+
 /// The convolutions of a call, as many at a time as one has room for.
 fn together<T>(all: &[T], convolution: impl Fn(&T) -> &Convolution) -> impl Iterator<Item = &[T]> {
     let branches = all.iter().map(|one| convolution(one).branches.len()).max().unwrap_or(1).max(1);
@@ -250,28 +261,69 @@ impl ConvNorm {
         lower.batch * self.z.shape.pixels()
     }
 
-    /// z and the coefficients of its norm.
-    fn lay_convolve(&self, lower: &mut Lower, parts: &[Buffer], activate: Activate) {
+    /// z of all that read `parts`, and the coefficients of their norms.
+    fn lay_convolve_all(lower: &mut Lower, parts: &[Buffer], activate: Activate, all: &[&Self]) {
         let mark = lower.mark();
-        let sums = lower.sums(self.norm.channels);
-        self.conv.lay_forward(lower, parts, activate, &self.z, sums);
-        let count = self.count(lower);
-        norms_forward(lower, &[Normalized { norm: &self.norm, sums, count }]);
+        let mut norms = Vec::with_capacity(all.len());
+        for group in alike(all.iter().copied(), |layer| &layer.conv) {
+            let outputs: Vec<_> =
+                group.iter().map(|layer| (&layer.conv, &layer.z, lower.sums(layer.norm.channels))).collect();
+            Convolution::lay_forward_all(lower, parts, activate, &outputs);
+            for (layer, (.., sums)) in group.into_iter().zip(outputs) {
+                norms.push(Normalized { norm: &layer.norm, sums, count: layer.count(lower) });
+            }
+        }
+        norms_forward(lower, &norms);
         lower.release(mark);
     }
 
-    /// `lay_convolve`, and the normalized value in `out`.
-    pub(super) fn lay_forward(&self, lower: &mut Lower, parts: &[Buffer], activate: Activate, out: &Buffer) {
-        self.lay_convolve(lower, parts, activate);
-        let Affine { scale, shift } = self.norm.device_affine(lower);
-        let z = lower.view(&self.z);
-        let term = mix::Term { z, scale: Some(scale), shift: Some(shift), weight: None, sample_scale: None };
-        let (images, out) = (lower.images(out.shape), lower.view(out));
-        mix::forward(lower.program, images, &[term], out, Write::Overwrite);
+    fn lay_convolve(&self, lower: &mut Lower, parts: &[Buffer], activate: Activate) {
+        Self::lay_convolve_all(lower, parts, activate, &[self]);
     }
 
-    /// From `gradient`, that of the normalized value, the weights' gradients and, added to `d_parts`, the input's, with its sums
-    /// where `activate` is a norm's.
+    /// z of all that read `parts`, and their normalized values.
+    pub(super) fn lay_forward_all(lower: &mut Lower, parts: &[Buffer], activate: Activate, all: &[(&Self, &Buffer)]) {
+        let layers: Vec<&Self> = all.iter().map(|(layer, _)| *layer).collect();
+        Self::lay_convolve_all(lower, parts, activate, &layers);
+        for (layer, out) in all {
+            let Affine { scale, shift } = layer.norm.device_affine(lower);
+            let z = lower.view(&layer.z);
+            let term = mix::Term { z, scale: Some(scale), shift: Some(shift), weight: None, sample_scale: None };
+            let (images, out) = (lower.images(out.shape), lower.view(out));
+            mix::forward(lower.program, images, &[term], out, Write::Overwrite);
+        }
+    }
+
+    pub(super) fn lay_forward(&self, lower: &mut Lower, parts: &[Buffer], activate: Activate, out: &Buffer) {
+        Self::lay_forward_all(lower, parts, activate, &[(self, out)]);
+    }
+
+    /// From the gradients of the normalized values of all that read `parts`, the weights' gradients and, added to `d_parts`, the
+    /// input's, with its sums where `activate` is a norm's.
+    pub(super) fn lay_backward_all(
+        lower: &mut Lower,
+        parts: &[Buffer],
+        activate: Activate,
+        all: &[(&Self, &Buffer)],
+        d_parts: &[Buffer],
+        input_sums: Option<View<f64>>,
+    ) {
+        let mark = lower.mark();
+        let mut of_all = Vec::with_capacity(all.len());
+        for &(layer, gradient) in all {
+            lower.ensure(gradient);
+            let sums = lower.take(2 * layer.norm.channels);
+            let images = lower.images(layer.z.shape);
+            let scratch = lower.take(mix::reduce_scratch_len(images, 1));
+            let (z, dnode) = (lower.view(&layer.z), lower.view(gradient));
+            mix::reduce(lower.program, images, dnode, &[mix::ReduceTerm { z, sample_scale: None, sums }], scratch);
+            of_all.push((layer, gradient, sums));
+        }
+        Self::backward_rest(lower, parts, activate, &of_all, d_parts, input_sums);
+        lower.release(mark);
+    }
+
+    /// [`lay_backward_all`](Self::lay_backward_all) of one.
     pub(super) fn lay_backward(
         &self,
         lower: &mut Lower,
@@ -281,15 +333,7 @@ impl ConvNorm {
         d_parts: &[Buffer],
         input_sums: Option<View<f64>>,
     ) {
-        lower.ensure(gradient);
-        let mark = lower.mark();
-        let sums = lower.take(2 * self.norm.channels);
-        let images = lower.images(self.z.shape);
-        let scratch = lower.take(mix::reduce_scratch_len(images, 1));
-        let (z, dnode) = (lower.view(&self.z), lower.view(gradient));
-        mix::reduce(lower.program, images, dnode, &[mix::ReduceTerm { z, sample_scale: None, sums }], scratch);
-        self.backward_rest(lower, parts, activate, gradient, sums, d_parts, input_sums);
-        lower.release(mark);
+        Self::lay_backward_all(lower, parts, activate, &[(self, gradient)], d_parts, input_sums);
     }
 
     /// The same where only the next convolution read the value, which left `gradient`, that of the value, and `sums` =
@@ -302,43 +346,30 @@ impl ConvNorm {
         sums: View<f64>,
         d_parts: &[Buffer],
     ) {
-        self.backward_rest(lower, parts, Activate::Nothing, gradient, sums, d_parts, None);
+        Self::backward_rest(lower, parts, Activate::Nothing, &[(self, gradient, sums)], d_parts, None);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the signature says what is read and what is written")]
+    /// Each with the gradient of its normalized value, and that one's sums.
     fn backward_rest(
-        &self,
         lower: &mut Lower,
         parts: &[Buffer],
         activate: Activate,
-        gradient: &Buffer,
-        sums: View<f64>,
+        all: &[(&Self, &Buffer, View<f64>)],
         d_parts: &[Buffer],
         input_sums: Option<View<f64>>,
     ) {
-        let backward = self.norm.device_backward(lower, sums, self.count(lower));
-        batch_norm::backward(lower.program, &[backward]);
-        let arriving = Arriving { gradient: lower.view(gradient), norm: Some((&self.norm, &self.z)), mask: None };
-        let write = lower.write_to_all(d_parts);
-        let d_parts = lower.views(d_parts);
-        self.conv.lay_backward(lower, parts, activate, arriving, &d_parts, write, input_sums);
-    }
-}
-
-impl Cell {
-    pub(super) fn lay_forward(&self, lower: &mut Lower) {
-        for ((preprocess, input), node) in self.preprocess.iter().zip(&self.inputs).zip(&self.graph.nodes) {
-            preprocess.lay_forward(lower, &input.parts, Activate::Relu, node);
-        }
-        self.graph.lay_forward(lower);
-    }
-
-    /// `wanted`: which inputs are to receive a gradient.
-    pub(super) fn lay_backward(&self, lower: &mut Lower, wanted: [bool; 2]) {
-        self.graph.lay_backward(lower, wanted);
-        let inputs = self.preprocess.iter().zip(&self.inputs).zip(&self.graph.gradients).zip(wanted);
-        for (((preprocess, input), gradient), _) in inputs.filter(|&(_, wanted)| wanted) {
-            preprocess.lay_backward(lower, &input.parts, Activate::Relu, gradient, &input.gradients, None);
+        let norms: Vec<batch_norm::Backward> =
+            all.iter().map(|(layer, _, sums)| layer.norm.device_backward(lower, *sums, layer.count(lower))).collect();
+        batch_norm::backward(lower.program, &norms);
+        for group in alike(all, |(layer, ..)| &layer.conv) {
+            let mut outputs = Vec::with_capacity(group.len());
+            for (layer, gradient, _) in group {
+                let norm = Some((&layer.norm, &layer.z));
+                outputs.push((&layer.conv, Arriving { gradient: lower.view(gradient), norm, mask: None }));
+            }
+            let write = lower.write_to_all(d_parts);
+            let views = lower.views(d_parts);
+            Convolution::lay_backward_all(lower, parts, activate, &outputs, &views, write, input_sums);
         }
     }
 }

@@ -20,6 +20,9 @@ use self::lower::Lower;
 use self::places::{Between, Places, Uses, Wanted};
 pub use self::single::{DeviceOperation, DeviceOperationPass, OperationGradients};
 use super::build::Buffer;
+use super::cell::{Cell, State};
+use super::convolution::Activate;
+use super::preprocess::ConvNorm;
 use super::{ConvNetwork, LossConfig};
 use crate::device::DeviceStatistics;
 use crate::error::Error;
@@ -281,8 +284,12 @@ impl ConvNetwork {
 
     fn lay_down(&self, lower: &mut Lower, results: View<f64>) {
         self.stem.lay_forward(lower, &self.images);
+        for state in self.stem_outputs() {
+            self.lay_preprocess(lower, &state);
+        }
         for (layer, cell) in self.cells.iter().enumerate() {
-            cell.lay_forward(lower);
+            cell.graph.lay_forward(lower);
+            self.lay_preprocess(lower, &cell.output);
             if let Some((_, auxiliary)) = self.auxiliary.as_ref().filter(|(at, _)| *at == layer) {
                 auxiliary.lay_forward(lower, &cell.output.parts);
             }
@@ -304,14 +311,51 @@ impl ConvNetwork {
             if let Some((_, auxiliary)) = self.auxiliary.as_ref().filter(|(at, _)| *at == layer) {
                 auxiliary.lay_backward(lower, &cell.output.parts, &cell.output.gradients);
             }
-            cell.lay_backward(lower, Self::wanted_inputs(layer, everything));
+            cell.graph.lay_backward(lower, Self::wanted_inputs(layer, everything));
+            // All that read what this cell reads as its second input lie behind.
+            if everything || layer > 0 {
+                self.lay_preprocess_backward(lower, &cell.inputs[1]);
+            }
             lower.fold_pending();
         }
         if everything {
+            for state in self.stem_outputs().iter().filter(|state| !state.is(&self.cells[0].inputs[1])) {
+                self.lay_preprocess_backward(lower, state);
+            }
             let wanted: &[Buffer] = if images.is_some() { std::slice::from_ref(&self.d_images) } else { &[] };
             self.stem.lay_backward(lower, &self.images, wanted);
         }
         lower.fold_pending();
+    }
+
+    /// What cells read of the stem, each once.
+    fn stem_outputs(&self) -> Vec<State> {
+        let [s0, s1] = self.stem.outputs();
+        if s0.is(&s1) { vec![s0] } else { vec![s0, s1] }
+    }
+
+    /// The layers that bring `state` to the channels of the cells that read it, with the node of the cell and its gradient.
+    fn preprocess<'a>(&'a self, state: &'a State) -> impl Iterator<Item = (&'a ConvNorm, &'a Buffer, &'a Buffer)> {
+        let of_cell = move |cell: &'a Cell| {
+            let nodes = cell.graph.nodes.iter().zip(&cell.graph.gradients);
+            let inputs = cell.inputs.iter().zip(&cell.preprocess).zip(nodes);
+            inputs
+                .filter(move |((input, _), _)| input.is(state))
+                .map(|((_, layer), (node, d_node))| (layer, node, d_node))
+        };
+        self.cells.iter().flat_map(of_cell)
+    }
+
+    fn lay_preprocess(&self, lower: &mut Lower, state: &State) {
+        let layers: Vec<_> = self.preprocess(state).map(|(layer, node, _)| (layer, node)).collect();
+        if !layers.is_empty() {
+            ConvNorm::lay_forward_all(lower, &state.parts, Activate::Relu, &layers);
+        }
+    }
+
+    fn lay_preprocess_backward(&self, lower: &mut Lower, state: &State) {
+        let layers: Vec<_> = self.preprocess(state).map(|(layer, _, d_node)| (layer, d_node)).collect();
+        ConvNorm::lay_backward_all(lower, &state.parts, Activate::Relu, &layers, &state.gradients, None);
     }
 
     fn lay_loss(&self, lower: &mut Lower, results: View<f64>) {
