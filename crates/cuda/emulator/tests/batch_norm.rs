@@ -112,7 +112,8 @@ fn emulator_batch_norm_statistics_match_reference() {
 fn emulator_batch_norm_takes_over_the_fold_right_before_it() {
     let (blocks, widths) = (150, [16, 17, 50]);
     let partials = |c: usize| numbers(blocks * 2 * c, c as u64).into_iter().map(|x| x * x);
-    for backward in [false, true] {
+    // Where a weight's gradient is wanted, one block goes over all channels.
+    for (backward, weighs) in [(false, false), (true, false), (true, true)] {
         let [together, apart] = [1, 2].map(|launches| {
             in_all_orders(|device| {
                 let (mut fold, mut norm) = (Program::default(), Program::default());
@@ -134,7 +135,7 @@ fn emulator_batch_norm_takes_over_the_fold_right_before_it() {
                         norm: Some(batch_norm::NormBackward { coefficients, upstream, d_gamma: None, d_beta: None }),
                         weight: None,
                         training: true,
-                        d_weight: None,
+                        d_weight: weighs.then(|| upload(device, &[0.0])),
                     });
                     batch_norm::backward(rest, &norms);
                 } else {

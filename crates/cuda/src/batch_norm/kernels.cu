@@ -11,10 +11,10 @@
 #define NORM_CHANNELS 8
 #define NORM_ROWS 16
 #define NORM_THREADS (2 * NORM_CHANNELS * NORM_ROWS)
-// The same of norm_backward, for whose sums one block goes over all channels.
-#define NORM_BACKWARD_COLUMNS 32
+// The same of norm_backward.
+#define NORM_BACKWARD_CHANNELS 16
 #define NORM_BACKWARD_ROWS 16
-#define NORM_BACKWARD_THREADS (NORM_BACKWARD_COLUMNS * NORM_BACKWARD_ROWS)
+#define NORM_BACKWARD_THREADS (2 * NORM_BACKWARD_CHANNELS * NORM_BACKWARD_ROWS)
 #define NORM_EPS 1e-5
 #define NORM_MOMENTUM 0.1
 
@@ -112,46 +112,53 @@ struct NormBackwardArgs {
 };
 static_assert(sizeof(NormBackwardArgs) == 88 * NORM_ENTRIES, "layout of NormBackwardArgs");
 
-// Grid: entries. A block walks over all channels of its entry, so that the weight's gradient has one fixed order.
+// Grid: entries, runs of NORM_BACKWARD_CHANNELS channels; one run: it goes over all channels, so that the weight's gradient, which
+// asks for that, has one fixed order.
 KERNEL(norm_backward, NormBackwardArgs, NORM_BACKWARD_THREADS) {
     DYN_SMEM(double, shared);
+    constexpr uint32_t CHANNELS = NORM_BACKWARD_CHANNELS;
     NormBackward entry = args.entry[blockIdx.x];
     uint32_t c = entry.channels;
-    if (entry.partials) {
-        uint32_t row = threadIdx.x / NORM_BACKWARD_COLUMNS;
-        for (uint32_t start = 0; start < 2 * c; start += NORM_BACKWARD_COLUMNS) {
-            uint32_t column = start + threadIdx.x % NORM_BACKWARD_COLUMNS;
-            bool there = column < 2 * c;
-            double sum = there ? fold_column<NORM_BACKWARD_ROWS>(entry.partials, entry.blocks, 2 * c, column, row) : 0.0;
-            fold_rows<NORM_BACKWARD_ROWS, NORM_BACKWARD_COLUMNS>(shared, sum);
-            if (there && row == 0) entry.sums[column] = shared[threadIdx.x];
-            BARRIER();
-        }
-    }
+    // The two sums of a channel are columns CHANNELS apart.
+    uint32_t column = threadIdx.x % (2 * CHANNELS), row = threadIdx.x / (2 * CHANNELS);
     double weight = entry.weight ? (double)*entry.weight : 1.0;
     double d_weight = 0.0;
-    for (uint32_t channel = threadIdx.x; channel < c; channel += blockDim.x) {
-        double s0 = entry.sums[channel];
-        double s1 = entry.sums[c + channel];
-        if (entry.coefficients) {
-            const float *coefficients = entry.coefficients + channel;
-            double mean = coefficients[0];
-            double rstd = coefficients[c];
-            double scale = coefficients[2 * c];
-            d_weight += scale * s1 + (double)coefficients[3 * c] * s0;
-            double sum = weight * s0;
-            double sum_normalized = weight * rstd * (s1 - mean * s0);
-            double of_z = entry.training ? -scale * rstd * sum_normalized / entry.count : 0.0;
-            float *out = entry.upstream + channel;
-            out[0] = (float)(weight * scale);
-            out[c] = (float)of_z;
-            out[2 * c] = entry.training ? (float)(-scale * sum / entry.count - of_z * mean) : 0.0f;
-            if (entry.d_gamma) entry.d_gamma[channel] = (float)sum_normalized;
-            if (entry.d_beta) entry.d_beta[channel] = (float)sum;
-        } else {
-            d_weight += s1;
+    for (uint32_t first = blockIdx.y * CHANNELS; first < c; first += gridDim.y * CHANNELS) {
+        uint32_t channel = first + column % CHANNELS, index = column / CHANNELS * c + channel;
+        bool there = channel < c;
+        double sum = 0.0;
+        if (there && entry.partials) {
+            sum = fold_column<NORM_BACKWARD_ROWS>(entry.partials, entry.blocks, 2 * c, index, row);
+        } else if (there && row == 0) {
+            sum = entry.sums[index];
         }
+        fold_rows<NORM_BACKWARD_ROWS, 2 * CHANNELS>(shared, sum);
+        if (there && row == 0 && entry.partials) entry.sums[index] = shared[column];
+        BARRIER();
+        if (there && threadIdx.x < CHANNELS) {
+            double s0 = shared[column], s1 = shared[CHANNELS + column];
+            if (entry.coefficients) {
+                const float *coefficients = entry.coefficients + channel;
+                double mean = coefficients[0];
+                double rstd = coefficients[c];
+                double scale = coefficients[2 * c];
+                d_weight += scale * s1 + (double)coefficients[3 * c] * s0;
+                double gradient = weight * s0;
+                double sum_normalized = weight * rstd * (s1 - mean * s0);
+                double of_z = entry.training ? -scale * rstd * sum_normalized / entry.count : 0.0;
+                float *out = entry.upstream + channel;
+                out[0] = (float)(weight * scale);
+                out[c] = (float)of_z;
+                out[2 * c] = entry.training ? (float)(-scale * gradient / entry.count - of_z * mean) : 0.0f;
+                if (entry.d_gamma) entry.d_gamma[channel] = (float)sum_normalized;
+                if (entry.d_beta) entry.d_beta[channel] = (float)gradient;
+            } else {
+                d_weight += s1;
+            }
+        }
+        BARRIER();
     }
+    if (!entry.d_weight) return;
     d_weight = block_sum(d_weight, shared);
-    if (threadIdx.x == 0 && entry.d_weight) *entry.d_weight += (float)d_weight;
+    if (threadIdx.x == 0) *entry.d_weight += (float)d_weight;
 }

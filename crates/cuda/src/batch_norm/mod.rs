@@ -22,8 +22,12 @@ pub const KERNELS: &[&Kernel] = &[&STATISTICS, &FROM_RUNNING, &BACKWARD];
 const ENTRIES: usize = 40;
 /// Channels of a block of `norm_statistics`.
 const CHANNELS: u32 = 8;
-/// Partial sums that the one block of an entry of `norm_backward` folds as fast as many blocks would.
+/// The same of `norm_backward`.
+const BACKWARD_CHANNELS: u32 = 16;
+/// Partial sums that one block of `norm_backward`, which goes over all channels, folds as fast as many blocks would; and those of a
+/// channel, where each block has some of the channels.
 const BACKWARD_PARTIALS: usize = 16 * 1024;
+const BACKWARD_PARTIALS_OF_CHANNEL: usize = 1024;
 
 args! {
     struct ForwardEntry: 72 {
@@ -235,15 +239,21 @@ pub fn backward(program: &mut Program, norms: &[Backward]) {
     let mut weights: Vec<u64> = norms.iter().filter_map(|norm| norm.d_weight.map(|d| d.address)).collect();
     weights.sort_unstable();
     assert!(weights.windows(2).all(|pair| pair[0] != pair[1]), "{OPERATION}: a weight that stands for two operations");
-    let folds = fold::take_last(program, |fold| {
-        fold.partials.len <= BACKWARD_PARTIALS && norms.iter().any(|norm| fold.sums == norm.sums)
-    });
+    // The gradient of a weight is a sum over all channels.
+    let one_block = norms.iter().any(|norm| norm.d_weight.is_some());
+    let is_short = |fold: &Fold| match one_block {
+        true => fold.partials.len <= BACKWARD_PARTIALS,
+        false => fold.partials.len <= BACKWARD_PARTIALS_OF_CHANNEL * fold.sums.len,
+    };
+    let folds = fold::take_last(program, |fold| is_short(fold) && norms.iter().any(|norm| fold.sums == norm.sums));
     for norms in norms.chunks(ENTRIES) {
         let entries: Vec<BackwardEntry> = norms.iter().map(|norm| backward_entry(OPERATION, norm, &folds)).collect();
         let mut args = BackwardArgs { entry: [entries[0]; ENTRIES] };
         args.entry[..entries.len()].copy_from_slice(&entries);
         let shared = BACKWARD.threads * size_of::<f64>() as u32;
-        program.push(&BACKWARD, [entries.len() as u32, 1, 1], shared, &args);
+        let widest = entries.iter().map(|entry| entry.channels).max().unwrap_or(0);
+        let runs = if one_block { 1 } else { blocks(widest as usize, BACKWARD_CHANNELS) };
+        program.push(&BACKWARD, [entries.len() as u32, runs, 1], shared, &args);
     }
 }
 
