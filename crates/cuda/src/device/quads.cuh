@@ -34,8 +34,8 @@ DEVICE void transpose(float4 (&v)[4]) {
     v[3] = w;
 }
 
-// i / n by `magic` = ceil(2^32 / n), 0 for n = 1; exact for i and n below 2^16.
-DEVICE uint32_t quotient(uint32_t i, uint32_t magic) { return magic ? (uint32_t)(((uint64_t)i * magic) >> 32) : i; }
+// i / n by `magic` = ceil(2^31 / n); exact for i below 2^16 and n up to 2^15.
+DEVICE uint32_t quotient(uint32_t i, uint32_t magic) { return (uint32_t)(((uint64_t)(2 * i) * magic) >> 32); }
 
 // How the threads of a block go over pixels x channels, four by four: pixels innermost in shared memory, channels innermost
 // in device memory. Eight neighbouring threads have neighbouring pixels, the next eight the next channels: no two meet in

@@ -115,22 +115,29 @@ DEVICE void load_planes(float *planes, const Planes &p, const Source &from, uint
         // Rows and columns before the first are large numbers.
         uint32_t y = (uint32_t)y0 + (line - image * p.rows) * p.step, x = (uint32_t)x0 + 4 * (at.slot - line * across) * p.step;
         bool inside = n0 + image < from.n && y / up < from.h && y % up == 0;
-        const float *row = from.x + ((size_t)(n0 + image) * from.h + (inside ? y / up : 0)) * (from.w * from.c) + c;
+        uint32_t number = (n0 + image) * from.h + (inside ? y / up : 0);
+        const float *row = from.x + (size_t)number * (from.w * from.c) + c;
         float4 v[4];
         bool there[4];
-        uint32_t offset[4];
+        const float *pixel[4];
 #pragma unroll
-        for (int j = 0; j < 4; j++, x += p.step) {
-            there[j] = inside && x / up < from.w && x % up == 0;
-            offset[j] = x / up * from.c;
+        for (int j = 0; j < 4; j++) {
+            uint32_t at_x = x + j * p.step;
+            there[j] = inside && at_x / up < from.w && at_x % up == 0;
+            // Of a pixel that is not there it may be beyond all memory.
+            if constexpr (UP == 1) {
+                pixel[j] = j == 0 ? row + (ptrdiff_t)(int)x * (int)from.c : pixel[j - 1] + p.step * from.c;
+            } else {
+                pixel[j] = row + (size_t)(at_x / up) * from.c;
+            }
         }
         // Loads first, all at once: their latencies overlap.
         if (from.wide) {
 #pragma unroll
-            for (int j = 0; j < 4; j++) v[j] = there[j] ? load4(row + offset[j]) : splat_quad(0.0f);
+            for (int j = 0; j < 4; j++) v[j] = there[j] ? load4(pixel[j]) : splat_quad(0.0f);
         } else {
 #pragma unroll
-            for (int j = 0; j < 4; j++) v[j] = there[j] ? load_quad(row + offset[j], from.c - c, false) : splat_quad(0.0f);
+            for (int j = 0; j < 4; j++) v[j] = there[j] ? load_quad(pixel[j], from.c - c, false) : splat_quad(0.0f);
         }
         if (from.activate && from.scale) {
             float4 scale = load_quad(from.scale + c, from.c - c, from.wide), shift = load_quad(from.shift + c, from.c - c, from.wide);
@@ -198,13 +205,15 @@ DEVICE void load_window(const float *x, float (&v)[4 * VECTORS]) {
 }
 
 // acc[r][j] += the window of output (r, j) of a patch times the taps w [K, K]. x points at the first window's first value;
-// the input rows of neighbouring taps are `step` floats apart. With K = 0 the shape is only known at run time.
-template <int K, int F, int D>
+// the input rows of neighbouring taps are `step` floats apart. With K = 0 the shape is only known at run time. FLIP: the taps come
+// in the opposite order, the last first.
+template <int K, int F, int D, bool FLIP = false>
 DEVICE void convolve(const float *x, uint32_t step, const float *w, const SepKind &kind, float (&acc)[4][4]) {
     if constexpr (K == 0) {
         for (uint32_t t = 0; t < kind.kernel; t++) {
             for (uint32_t u = 0; u < kind.kernel; u++) {
-                float tap = w[t * kind.kernel + u];
+                uint32_t number = t * kind.kernel + u;
+                float tap = w[FLIP ? kind.kernel * kind.kernel - 1 - number : number];
 #pragma unroll
                 for (uint32_t r = 0; r < 4; r++) {
                     const float *row = x + (kind.factor * r + t) * step + kind.dilation * u;
@@ -222,7 +231,7 @@ DEVICE void convolve(const float *x, uint32_t step, const float *w, const SepKin
             // A row of taps when it is first needed: with K = 7, only four of them fit registers.
 #pragma unroll
             for (int u = 0; u < K; u++) {
-                if (i < K) taps[i * K + u] = w[i * K + u];
+                if (i < K) taps[i * K + u] = w[FLIP ? K * K - 1 - (i * K + u) : i * K + u];
             }
 #pragma unroll
             for (int r = 0; r < 4; r++) {

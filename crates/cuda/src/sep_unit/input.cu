@@ -76,7 +76,7 @@ DEVICE void input_patches(const SepInputArgs &args, const SepInputUnit &unit, ui
         const float *g = planes + at.channel * unit.plane + (at.image * unit.in_h + at.row) * unit.in_w + at.column;
         float *to = rows + at.channel * args.pitch + at.image * args.tile_h * args.tile_w + at.column;
         float acc[4][4] = {};
-        convolve<K, 1, D>(g, dilation * unit.in_w, depthwise + at.channel * unit.kernel * unit.kernel, kind, acc);
+        convolve<K, 1, D, true>(g, dilation * unit.in_w, depthwise + at.channel * unit.kernel * unit.kernel, kind, acc);
 #pragma unroll
         for (uint32_t r = 0; r < 4; r++) {
             uint32_t row = at.row + r * dilation;
@@ -119,18 +119,15 @@ KERNEL_RESIDENT(sep_unit_input, SepInputArgs, SEP_THREADS, SEP_RESIDENT) {
                 load_planes<0>(to, planes, from, n0, y0, x0, c0);
             }
             uint32_t taps = unit.kernel * unit.kernel;
-            float *flipped = depthwise + (i & 1) * args.next_taps_at;
-            for (uint32_t t = threadIdx.x; t < channels * taps; t += SEP_THREADS) {
-                uint32_t channel = t / taps, tap = t - channel * taps;
-                flipped[t] = unit.depthwise[(size_t)(c0 + channel) * taps + taps - 1 - tap];
-            }
+            float *weights = depthwise + (i & 1) * args.next_taps_at;
+            for (uint32_t t = threadIdx.x; t < channels * taps; t += SEP_THREADS) weights[t] = unit.depthwise[c0 * taps + t];
         }
         if (!ahead) BARRIER();
         if (i >= ahead) {
             uint32_t u = i - ahead;
             const SepInputUnit &unit = args.unit[input.first + u];
-            const float *planes = shared + (u & 1) * args.next_at, *flipped = depthwise + (u & 1) * args.next_taps_at;
-#define INPUT_PATCHES(K, F, D) input_patches<K, D>(args, unit, channels, planes, flipped, rows, u > 0)
+            const float *planes = shared + (u & 1) * args.next_at, *weights = depthwise + (u & 1) * args.next_taps_at;
+#define INPUT_PATCHES(K, F, D) input_patches<K, D>(args, unit, channels, planes, weights, rows, u > 0)
             if ((unit.kernel == 3 || unit.kernel == 5) && unit.dilation <= 2) {
                 SEP_DISPATCH_SMALL(unit.kernel, 1, unit.dilation, INPUT_PATCHES)
             } else {
