@@ -213,7 +213,8 @@ DEVICE void add_tile(Products<false> &p, const SepKind &kind, uint32_t channels,
                      float *to) {
     uint32_t quads = kind.pixels / 4;
     if (p.first < p.sharing) {
-        uint32_t o = p.pair / p.rows_c, c = p.pair - o * p.rows_c;
+        // A whole chunk's quads have a magic.
+        uint32_t o = channels == kind.chunk ? quotient(p.pair, kind.quads_magic) : p.pair / p.rows_c, c = p.pair - o * p.rows_c;
         multiply_rows(dz + o * kind.pitch, kind.pitch, p.rows_o, y + c * kind.pitch, kind.pitch, p.rows_c, p.first, p.sharing, quads,
                       p.sums);
     }
@@ -371,7 +372,8 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
         if (more) load_upstream(kind, here, unit.upstream, dz);
         BARRIER();
         if (!more) break;
-        if (tile + kind.splits < kind.tiles) {
+        // Warps that fill none are spared the divisions.
+        if (tile + kind.splits < kind.tiles && threadIdx.x < kind.pixels / 4) {
             fill_slots(kind, corner_of(kind, tile + kind.splits), args.n, slots + (odd ^ 1) * (kind.pixels / 4));
         }
         if constexpr (TENSOR) {
