@@ -146,6 +146,8 @@ impl Model {
             }
             #[cfg(feature = "cuda")]
             Computer::Gpu(device) => {
+                let needed = DeviceConv::bytes(&self.network, &[], &[1]) + 4 * self.theta.len() as u64;
+                refuse_beyond_free(device, needed, of_a_model)?;
                 let on_device = OnDevice::new(&**device, self, &[1], options)?;
                 let (images, labels) = (device.allocate(self.data.image_size().len())?, device.uploaded(&[0])?);
                 let mut program = Program::default();
