@@ -4,6 +4,7 @@
 
 use std::error::Error;
 
+use darts_cuda::augment::{self, Colours, Example, Source};
 use darts_cuda::conv::{self, Activation, Branch, ConvShape};
 use darts_cuda::fold::Pending;
 use darts_cuda::matmul::{self, Matrix};
@@ -41,7 +42,7 @@ pub(crate) fn run(bench: &Bench, text: &str) -> std::result::Result<Value, Box<d
             rows.push(report(bench, case)?);
         }
     }
-    let others = ends(bench)?.into_iter().chain(recurrent(bench)?).chain(vectors(bench)?);
+    let others = ends(bench)?.into_iter().chain(recurrent(bench)?).chain(vectors(bench)?).chain(images(bench)?);
     for case in others.filter(|case| case.name.contains(text)) {
         rows.push(report(bench, &case)?);
     }
@@ -118,14 +119,20 @@ fn convolutional(bench: &Bench, images: Images) -> Result<Vec<Case>> {
         cases.extend(mixes(bench, images, 7 * edges)?);
     }
     cases.extend(norms(bench, images, 16)?);
-    // The preprocessing of the concatenated output of a cell.
+    // The preprocessing of the concatenated output of a cell, for one cell and for two, and after a reduction.
     let parts = [images.c; 4];
     let pointwise = ConvShape { kernel: (1, 1), stride: (1, 1), output: (images.h, images.w), c_in: 4 * images.c };
-    cases.extend(convolution(bench, "1×1", images, &parts, pointwise, &[((0, 0), images.c)])?);
+    for readers in [1, 2] {
+        cases.extend(convolution(bench, "1×1", images, &parts, pointwise, (readers, &[((0, 0), images.c)]))?);
+    }
     if images.h > 8 {
         let reduce = ConvShape { stride: (2, 2), output: (images.h / 2, images.w / 2), ..pointwise };
         let branches = [((0, 0), images.c), ((1, 1), images.c)];
-        cases.extend(convolution(bench, "factorized reduce", images, &parts, reduce, &branches)?);
+        cases.extend(convolution(bench, "factorized reduce", images, &parts, reduce, (1, &branches))?);
+        // What the four edges out of an input of a reduction cell do that skip.
+        let edge = ConvShape { c_in: images.c, ..reduce };
+        let branches = [((0, 0), images.c / 2), ((1, 1), images.c / 2)];
+        cases.extend(convolution(bench, "factorized reduce", images, &[images.c], edge, (4, &branches))?);
     }
     Ok(cases)
 }
@@ -305,42 +312,54 @@ fn norms(bench: &Bench, images: Images, count: usize) -> Result<[Case; 2]> {
     ])
 }
 
-/// A dense convolution of a concatenated input, with its norm's sums, and both gradients, in every precision.
+/// So many dense convolutions of one concatenated input, with their norms' sums, and both gradients, in every precision.
 fn convolution(
     bench: &Bench,
     what: &str,
     images: Images,
     parts: &[usize],
     shape: ConvShape,
-    branches: &[((isize, isize), usize)],
+    (count, branches): (usize, &[((isize, isize), usize)]),
 ) -> Result<Vec<Case>> {
     let whole = images.with_channels(parts.iter().sum());
     let widths: Vec<usize> = branches.iter().map(|branch| branch.1).collect();
     let out = Images { n: images.n, h: shape.output.0, w: shape.output.1, c: widths.iter().sum() };
+    let widths = widths.repeat(count);
     let views: Vec<View> = parts.iter().map(|c| bench.filled(images.pixels() * c)).collect::<Result<_>>()?;
     let d_parts: Vec<Option<View>> =
         parts.iter().map(|c| bench.filled(images.pixels() * c).map(Some)).collect::<Result<_>>()?;
-    let mut weights = Vec::new();
-    let mut d_weights = Vec::new();
-    for &(offset, c_out) in branches {
-        weights.push(Branch { offset, c_out, weight: bench.filled(c_out * shape.depth())? });
-        d_weights.push(bench.filled(c_out * shape.depth())?);
-    }
-    let (z, sums) = (bench.filled(out.len())?, bench.device.allocate(2 * out.c)?);
     let per_channel = bench.filled(out.c)?;
-    let terms = [UpstreamTerm { grad: bench.filled(out.len())?, scale: Some(per_channel), sample_scale: None }];
-    let upstream = Upstream { terms: &terms, bn: Some(BnTerm { z, b: per_channel, d: per_channel }) };
-    let products = (out.len() * shape.depth()) as f64;
+    let (mut weights, mut d_weights, mut terms, mut z) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..count {
+        let of_branches = |&(offset, c_out): &((isize, isize), usize)| {
+            Ok(Branch { offset, c_out, weight: bench.filled(c_out * shape.depth())? })
+        };
+        weights.push(branches.iter().map(of_branches).collect::<Result<Vec<Branch>>>()?);
+        let filled = |&(_, c_out): &(_, usize)| bench.filled(c_out * shape.depth());
+        d_weights.push(branches.iter().map(filled).collect::<Result<Vec<View>>>()?);
+        z.push((bench.filled(out.len())?, bench.device.allocate(2 * out.c)?));
+        terms.push([UpstreamTerm { grad: bench.filled(out.len())?, scale: Some(per_channel), sample_scale: None }]);
+    }
+    let products = (count * out.len() * shape.depth()) as f64;
     let mut cases = Vec::new();
     for precision in Precision::ALL {
         let (mut forward, mut backward) = (Program::default(), Program::default());
         let scratch = bench.device.allocate(conv::forward_scratch_len(precision, whole, shape, &widths))?;
-        let (relu, sums) = (Activation::Relu, Some(sums));
-        let output = conv::Output { branches: &weights, z, sums };
-        conv::forward(&mut forward, precision, whole, &views, relu, shape, &[output], scratch);
+        let relu = Activation::Relu;
+        let output = |(branches, &(z, sums))| conv::Output { branches, z, sums: Some(sums) };
+        let outputs: Vec<_> = weights.iter().map(Vec::as_slice).zip(&z).map(output).collect();
+        conv::forward(&mut forward, precision, whole, &views, relu, shape, &outputs, scratch);
         let partials = conv::backward_partials_len(precision, whole, shape, &widths);
         let mut pending = Pending::new(bench.device.allocate(partials)?);
-        let output = conv::OutputBackward { branches: &weights, upstream, weights: Some(&d_weights) };
+        let mut outputs = Vec::with_capacity(count);
+        for index in 0..count {
+            let bn = Some(BnTerm { z: z[index].0, b: per_channel, d: per_channel });
+            outputs.push(conv::OutputBackward {
+                branches: &weights[index],
+                upstream: Upstream { terms: &terms[index], bn },
+                weights: Some(&d_weights[index]),
+            });
+        }
         conv::backward(
             &mut backward,
             precision,
@@ -348,7 +367,7 @@ fn convolution(
             &views,
             relu,
             shape,
-            &[output],
+            &outputs,
             &d_parts,
             Write::Overwrite,
             None,
@@ -356,12 +375,14 @@ fn convolution(
             &mut pending,
         );
         pending.fold(&mut backward);
-        let name = |way: &str| format!("{} {what} {}→{}, {way}, {precision:?}", size(images), whole.c, out.c);
-        cases.push(Case { name: name("forward"), program: forward, bytes: bytes(&[whole.len(), out.len()]), products });
+        let times = if count > 1 { format!(" ×{count}") } else { String::new() };
+        let name = |way: &str| format!("{} {what} {}→{}{times}, {way}, {precision:?}", size(images), whole.c, out.c);
+        let moved = [whole.len(), count * out.len()];
+        cases.push(Case { name: name("forward"), program: forward, bytes: bytes(&moved), products });
         cases.push(Case {
             name: name("backward"),
             program: backward,
-            bytes: bytes(&[2 * whole.len(), 2 * out.len()]),
+            bytes: bytes(&moved.map(|floats| 2 * floats)),
             products: 2.0 * products,
         });
     }
@@ -372,7 +393,7 @@ fn convolution(
 fn ends(bench: &Bench) -> Result<Vec<Case>> {
     let images = Images { n: bench.batch(64), h: 32, w: 32, c: 3 };
     let (shape, offset) = ConvShape::padded(images, 3, 1);
-    let mut cases: Vec<Case> = convolution(bench, "stem 3×3", images, &[3], shape, &[(offset, 48)])?;
+    let mut cases: Vec<Case> = convolution(bench, "stem 3×3", images, &[3], shape, (1, &[(offset, 48)]))?;
     let last = Images { n: bench.batch(64), h: 8, w: 8, c: 64 };
     let parts: Vec<View> = (0..4).map(|_| bench.filled(last.len())).collect::<Result<_>>()?;
     let pooled = bench.filled(bench.batch(64) * 256)?;
@@ -384,7 +405,7 @@ fn ends(bench: &Bench) -> Result<Vec<Case>> {
     cases.push(Case { name: "global average pool, backward".into(), program: backward, bytes: moved, products: 0.0 });
     let samples = Images { n: 1, h: 1, w: 64, c: 256 };
     let linear = ConvShape { kernel: (1, 1), stride: (1, 1), output: (1, 64), c_in: 256 };
-    cases.extend(convolution(bench, "classifier", samples, &[256], linear, &[((0, 0), 10)])?);
+    cases.extend(convolution(bench, "classifier", samples, &[256], linear, (1, &[((0, 0), 10)]))?);
     Ok(cases)
 }
 
@@ -427,5 +448,51 @@ fn vectors(bench: &Bench) -> Result<Vec<Case>> {
     Ok(vec![
         Case { name: "SGD of 1.93 M weights".into(), program: sgd, bytes: bytes(&[5 * len]), products: 0.0 },
         Case { name: "norm of 1.93 M weights".into(), program: norm, bytes: bytes(&[len]), products: 0.0 },
+    ])
+}
+
+/// What is done to the bytes of a batch: crops, mirrors and cutouts of the paper's search, colours of ImageNet's training.
+fn images(bench: &Bench) -> Result<[Case; 2]> {
+    let device = bench.device;
+    let (batch, side, stored) = (bench.batch(64), 32, 1000);
+    let image = side * side * 3;
+    let source = Source {
+        pixels: device.uploaded(&vec![100u8; stored * image])?,
+        labels: device.allocate(stored)?,
+        table: bench.filled(256 * 3)?,
+        height: side,
+        width: side,
+    };
+    let example = |n: usize| Example {
+        index: (n * 7919 % stored) as u32,
+        down: n as i32 % 9 - 4,
+        right: n as i32 / 9 % 9 - 4,
+        flip: n as u32 % 2,
+        cutout: [8, 24, 4, 20],
+    };
+    let examples: Vec<Example> = (0..batch).map(example).collect();
+    let mut crops = Program::default();
+    augment::augment(
+        &mut crops,
+        source,
+        device.uploaded(&examples)?,
+        bench.filled(batch * image)?,
+        device.allocate(batch)?,
+    );
+    let (count, pixels) = (bench.batch(128), 224 * 224 * 3);
+    let kinds = [Colours::BRIGHTNESS, Colours::CONTRAST, Colours::SATURATION, Colours::HUE];
+    let changes = Colours { kinds, amounts: [1.2, 0.8, 1.1, 0.3] };
+    let mut colours = Program::default();
+    let bytes_of_all = device.uploaded(&vec![100u8; count * pixels])?;
+    augment::colour(&mut colours, bytes_of_all, device.uploaded(&vec![changes; count])?);
+    let name = format!("{batch} images {side}×{side} cropped, mirrored, cut out");
+    Ok([
+        Case { name, program: crops, bytes: (5 * batch * image) as f64, products: 0.0 },
+        Case {
+            name: format!("colours of {count} images 224×224"),
+            program: colours,
+            bytes: (2 * count * pixels) as f64,
+            products: 0.0,
+        },
     ])
 }
