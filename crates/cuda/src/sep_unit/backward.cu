@@ -148,7 +148,13 @@ DEVICE void backward_patches(const SepKind &kind, uint32_t channels, const float
         mine[r][3] = quad.w;
     }
     float acc[4][4] = {};
-    convolve<K, F, D>(x, step, depthwise + at.channel * kind.kernel * kind.kernel, kind, acc);
+    const float *taps = depthwise + at.channel * kind.kernel * kind.kernel;
+    if constexpr (K == 3) {
+        // Registers suffice for both products at a time.
+        convolve_and_correlate<K, F, D>(x, step, taps, mine, acc, sums);
+    } else {
+        convolve<K, F, D>(x, step, taps, kind, acc);
+    }
 #pragma unroll
     for (uint32_t r = 0; r < 4; r++) {
         uint32_t row = at.row + r * dilation;
@@ -163,9 +169,9 @@ DEVICE void backward_patches(const SepKind &kind, uint32_t channels, const float
             }
             sums[t] += sum;
         }
-    } else if constexpr (K <= 5) {
+    } else if constexpr (K == 5) {
         correlate<K, F, D>(x, step, mine, sums);
-    } else {
+    } else if constexpr (K > 5) {
         float parts[K * K] = {};
         correlate<K, F, D>(x, step, mine, parts);
         for (int t = 0; t < K * K; t++) sums[t] += parts[t];

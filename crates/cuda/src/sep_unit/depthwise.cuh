@@ -266,6 +266,35 @@ DEVICE void correlate(const float *x, uint32_t step, const float (&g)[4][4], flo
     }
 }
 
+// `convolve` into y and `correlate` of g into sums, of the same windows, each of which is loaded once.
+template <int K, int F, int D>
+DEVICE void convolve_and_correlate(const float *x, uint32_t step, const float *w, const float (&g)[4][4], float (&y)[4][4],
+                                   float *sums) {
+    float taps[K * K];
+#pragma unroll
+    for (int i = 0; i < 3 * F + K; i++) {
+        float v[4 * SEP_VECTORS(K, F, D)];
+        load_window<SEP_VECTORS(K, F, D)>(x + i * step, v);
+#pragma unroll
+        for (int u = 0; u < K; u++) {
+            if (i < K) taps[i * K + u] = w[i * K + u];
+        }
+#pragma unroll
+        for (int r = 0; r < 4; r++) {
+            if (i < F * r || i >= F * r + K) continue;
+#pragma unroll
+            for (int u = 0; u < K; u++) {
+                int tap = (i - F * r) * K + u;
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    y[r][j] = fmaf(taps[tap], v[F * j + D * u], y[r][j]);
+                    sums[tap] = fmaf(g[r][j], v[F * j + D * u], sums[tap]);
+                }
+            }
+        }
+    }
+}
+
 // Calls CALL(K, F, D) with the shape as constants: small kernels, whose products fit few registers.
 #define SEP_DISPATCH_SMALL(k, f, e, CALL)                                                                               \
     if ((k) == 3 && (f) == 1 && (e) == 1) {                                                                             \
