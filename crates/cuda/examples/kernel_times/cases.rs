@@ -312,14 +312,17 @@ fn norms(bench: &Bench, images: Images, count: usize) -> Result<[Case; 2]> {
     ])
 }
 
-/// So many dense convolutions of one concatenated input, with their norms' sums, and both gradients, in every precision.
+/// Convolutions of one geometry: how many, and the offset and channels of each branch.
+type Convolutions<'a> = (usize, &'a [((isize, isize), usize)]);
+
+/// Dense convolutions of one concatenated input, with their norms' sums, and both gradients, in every precision.
 fn convolution(
     bench: &Bench,
     what: &str,
     images: Images,
     parts: &[usize],
     shape: ConvShape,
-    (count, branches): (usize, &[((isize, isize), usize)]),
+    (count, branches): Convolutions,
 ) -> Result<Vec<Case>> {
     let whole = images.with_channels(parts.iter().sum());
     let widths: Vec<usize> = branches.iter().map(|branch| branch.1).collect();

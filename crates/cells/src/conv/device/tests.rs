@@ -1,3 +1,5 @@
+//! Which buffers share memory, and how many launches a pass takes.
+
 use darts_cuda::{Precision, Program, View};
 
 use super::lower::Lower;
