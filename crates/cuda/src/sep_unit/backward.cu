@@ -124,8 +124,8 @@ DEVICE Patches patches_of(const SepKind &kind) {
 }
 
 // For the thread's patch: what it adds to the depthwise gradient, to sums [K*K], and DW of the activated input in place of g. Sums
-// of at most five rows are the thread's registers.
-template <int K, int F, int D>
+// of at most five rows are the thread's registers. TOGETHER: registers suffice for both products at a time.
+template <int K, int F, int D, bool TOGETHER>
 DEVICE void backward_patches(const SepKind &kind, uint32_t channels, const float *planes, const float *depthwise, float *g,
                              float *sums) {
     uint32_t dilation = K ? D : kind.dilation;
@@ -149,8 +149,7 @@ DEVICE void backward_patches(const SepKind &kind, uint32_t channels, const float
     }
     float acc[4][4] = {};
     const float *taps = depthwise + at.channel * kind.kernel * kind.kernel;
-    if constexpr (K == 3) {
-        // Registers suffice for both products at a time.
+    if constexpr (TOGETHER) {
         convolve_and_correlate<K, F, D>(x, step, taps, mine, acc, sums);
     } else {
         convolve<K, F, D>(x, step, taps, kind, acc);
@@ -169,7 +168,7 @@ DEVICE void backward_patches(const SepKind &kind, uint32_t channels, const float
             }
             sums[t] += sum;
         }
-    } else if constexpr (K == 5) {
+    } else if constexpr (!TOGETHER && K <= 5) {
         correlate<K, F, D>(x, step, mine, sums);
     } else if constexpr (K > 5) {
         float parts[K * K] = {};
@@ -393,7 +392,8 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
         BARRIER();
         if (!weights) continue;
         // From here on, g becomes y = DW(relu(a*x + b)).
-#define BACKWARD_PATCHES(K, F, D) backward_patches<K, F, D>(kind, channels, shared, depthwise, g, LARGE ? my_parts : my_taps)
+#define BACKWARD_PATCHES(K, F, D)                                                                                       \
+    backward_patches<K, F, D, K == 3 || (K == 5 && !TENSOR)>(kind, channels, shared, depthwise, g, LARGE ? my_parts : my_taps)
         if constexpr (LARGE) {
             SEP_DISPATCH_LARGE(kind.kernel, kind.factor, kind.dilation, BACKWARD_PATCHES)
         } else {
