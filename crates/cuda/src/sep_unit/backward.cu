@@ -355,7 +355,7 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     for (uint32_t t = 0; LARGE && weights && has_patch && t < taps; t++) my_parts[t] = 0.0f;
     // Slots of this tile and of the next.
     Slot *slots = reinterpret_cast<Slot *>(shared + kind.slots_at);
-    fill_slots(kind, corner_of(kind, slot), args.n, slots);
+    fill_slots(kind, corner_of(kind, slot), args.n, slots, threadIdx.x);
     BARRIER();
     // The products of rows of one tile go beside the loads for the next.
     uint32_t odd = 0;
@@ -370,6 +370,11 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
             int x0 = (int)(kind.stride * corner.column) - (int)kind.padding;
             load_planes<1>(shared, planes, from, corner.n, y0, x0, c0);
         }
+        // The next tile's slots, by the last threads: it is they who have loaded least.
+        uint32_t thread = SEP_THREADS - 1 - threadIdx.x;
+        if (tile + kind.splits < kind.tiles && thread < kind.pixels / 4) {
+            fill_slots(kind, corner_of(kind, tile + kind.splits), args.n, slots + (odd ^ 1) * (kind.pixels / 4), thread);
+        }
         // Where there is room, dz of a tile is loaded while that of the one before is still read.
         if (kind.next_at == kind.rows_at) BARRIER();
         dz = dz == shared + kind.rows_at ? shared + kind.next_at : shared + kind.rows_at;
@@ -377,10 +382,6 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
         if (more) load_upstream(kind, here, unit.upstream, dz);
         BARRIER();
         if (!more) break;
-        // Warps that fill none are spared the divisions.
-        if (tile + kind.splits < kind.tiles && threadIdx.x < kind.pixels / 4) {
-            fill_slots(kind, corner_of(kind, tile + kind.splits), args.n, slots + (odd ^ 1) * (kind.pixels / 4));
-        }
         if constexpr (TENSOR) {
             multiply_pointwise_warp(kind, here, unit, c0, dz, pointwise, g, weights, args.bfloat);
         } else if (kind.pixels * channels > 16 * SEP_THREADS) {

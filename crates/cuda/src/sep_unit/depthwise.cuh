@@ -67,9 +67,10 @@ struct Slot {
     uint32_t index, columns, image, pad;
 };
 
-// Of all of a tile's pixels, four by four. Called by all threads.
-DEVICE void fill_slots(const SepKind &kind, const Corner &corner, uint32_t images, Slot *slots) {
-    for (uint32_t i = threadIdx.x; i < kind.pixels / 4; i += SEP_THREADS) {
+// Of all of a tile's pixels, four by four. `thread`: the caller's number among the block's threads, in whatever order; those beyond
+// the slots need not call.
+DEVICE void fill_slots(const SepKind &kind, const Corner &corner, uint32_t images, Slot *slots, uint32_t thread) {
+    for (uint32_t i = thread; i < kind.pixels / 4; i += SEP_THREADS) {
         uint32_t line = quotient(i, kind.columns_magic), column = corner.column + 4 * i - line * kind.tile_w;
         uint32_t image = quotient(line, kind.tile_h_magic), row = corner.row + line - image * kind.tile_h;
         Slot slot;

@@ -183,7 +183,7 @@ DEVICE void forward_units(const SepForwardArgs &args) {
     float *depthwise = shared + kind.depthwise_at;
     float *sums = shared + kind.sums_at;
     Slot *slots = reinterpret_cast<Slot *>(shared + kind.slots_at);
-    fill_slots(kind, at, args.n, slots);
+    fill_slots(kind, at, args.n, slots, threadIdx.x);
     uint32_t taps = kind.kernel * kind.kernel;
     uint32_t outputs = min(kind.split, kind.c_out - o0), pitch_w = kind.weights_pitch;
     // Two steps at a time: the products of one, and the loads for the depthwise convolution of the next, whose latencies hide
