@@ -47,28 +47,34 @@ DEVICE void norm_set(const NormForward& entry, uint32_t channel, double mean, do
     out[3 * entry.channels] = (float)shift;
 }
 
+// Both sums of CHANNELS channels from `first` on, CHANNELS apart in `shared`: those there are, or folded from partials by ROWS threads
+// each, and then written too. All threads of the block call this.
+template <uint32_t CHANNELS, uint32_t ROWS>
+DEVICE void norm_sums(double *shared, double *sums, const float *partials, uint32_t blocks, uint32_t channels, uint32_t first) {
+    uint32_t column = threadIdx.x % (2 * CHANNELS), row = threadIdx.x / (2 * CHANNELS);
+    uint32_t channel = first + column % CHANNELS, index = column / CHANNELS * channels + channel;
+    bool there = channel < channels;
+    double sum = 0.0;
+    if (there && partials) {
+        sum = fold_column<ROWS>(partials, blocks, 2 * channels, index, row);
+    } else if (there && row == 0) {
+        sum = sums[index];
+    }
+    fold_rows<ROWS, 2 * CHANNELS>(shared, sum);
+    if (there && row == 0 && partials) sums[index] = shared[column];
+    BARRIER();
+}
+
 // Coefficients from the batch's sums: overwritten. Running statistics, where given: moved towards the batch's, with its
 // unbiased variance. Grid: runs of NORM_CHANNELS channels of the widest entry, entries.
 KERNEL(norm_statistics, NormForwardArgs, NORM_THREADS) {
     DYN_SMEM(double, shared);
     NormForward entry = args.entry[blockIdx.y];
-    // The two sums of a channel are columns NORM_CHANNELS apart.
-    uint32_t column = threadIdx.x % (2 * NORM_CHANNELS), row = threadIdx.x / (2 * NORM_CHANNELS);
-    uint32_t channel = blockIdx.x * NORM_CHANNELS + column % NORM_CHANNELS;
-    uint32_t index = column / NORM_CHANNELS * entry.channels + channel;
-    bool there = channel < entry.channels;
-    double sum = 0.0;
-    if (there && entry.partials) {
-        sum = fold_column<NORM_ROWS>(entry.partials, entry.blocks, 2 * entry.channels, index, row);
-    } else if (there && row == 0) {
-        sum = entry.sums[index];
-    }
-    fold_rows<NORM_ROWS, 2 * NORM_CHANNELS>(shared, sum);
-    if (there && row == 0 && entry.partials) entry.sums[index] = shared[column];
-    BARRIER();
-    if (there && threadIdx.x < NORM_CHANNELS) {
-        double mean = shared[column] / entry.count;
-        double var = shared[NORM_CHANNELS + column] / entry.count - mean * mean;
+    uint32_t first = blockIdx.x * NORM_CHANNELS, channel = first + threadIdx.x;
+    norm_sums<NORM_CHANNELS, NORM_ROWS>(shared, entry.sums, entry.partials, entry.blocks, entry.channels, first);
+    if (threadIdx.x < NORM_CHANNELS && channel < entry.channels) {
+        double mean = shared[threadIdx.x] / entry.count;
+        double var = shared[NORM_CHANNELS + threadIdx.x] / entry.count - mean * mean;
         // Written so that NaN stays NaN: a loss that has blown up must show.
         if (var < 0.0) var = 0.0;
         norm_set(entry, channel, mean, var);
@@ -119,24 +125,13 @@ KERNEL(norm_backward, NormBackwardArgs, NORM_BACKWARD_THREADS) {
     constexpr uint32_t CHANNELS = NORM_BACKWARD_CHANNELS;
     NormBackward entry = args.entry[blockIdx.x];
     uint32_t c = entry.channels;
-    // The two sums of a channel are columns CHANNELS apart.
-    uint32_t column = threadIdx.x % (2 * CHANNELS), row = threadIdx.x / (2 * CHANNELS);
     double weight = entry.weight ? (double)*entry.weight : 1.0;
     double d_weight = 0.0;
     for (uint32_t first = blockIdx.y * CHANNELS; first < c; first += gridDim.y * CHANNELS) {
-        uint32_t channel = first + column % CHANNELS, index = column / CHANNELS * c + channel;
-        bool there = channel < c;
-        double sum = 0.0;
-        if (there && entry.partials) {
-            sum = fold_column<NORM_BACKWARD_ROWS>(entry.partials, entry.blocks, 2 * c, index, row);
-        } else if (there && row == 0) {
-            sum = entry.sums[index];
-        }
-        fold_rows<NORM_BACKWARD_ROWS, 2 * CHANNELS>(shared, sum);
-        if (there && row == 0 && entry.partials) entry.sums[index] = shared[column];
-        BARRIER();
-        if (there && threadIdx.x < CHANNELS) {
-            double s0 = shared[column], s1 = shared[CHANNELS + column];
+        norm_sums<CHANNELS, NORM_BACKWARD_ROWS>(shared, entry.sums, entry.partials, entry.blocks, c, first);
+        uint32_t channel = first + threadIdx.x;
+        if (threadIdx.x < CHANNELS && channel < c) {
+            double s0 = shared[threadIdx.x], s1 = shared[CHANNELS + threadIdx.x];
             if (entry.coefficients) {
                 const float *coefficients = entry.coefficients + channel;
                 double mean = coefficients[0];

@@ -150,7 +150,7 @@ DEVICE void backward_patches(const SepKind &kind, uint32_t channels, const float
     float acc[4][4] = {};
     const float *taps = depthwise + at.channel * kind.kernel * kind.kernel;
     if constexpr (TOGETHER) {
-        convolve_and_correlate<K, F, D>(x, step, taps, mine, acc, sums);
+        over_windows<K, F, D, true, true>(x, step, taps, mine, acc, sums);
     } else {
         convolve<K, F, D>(x, step, taps, kind, acc);
     }
@@ -169,10 +169,10 @@ DEVICE void backward_patches(const SepKind &kind, uint32_t channels, const float
             sums[t] += sum;
         }
     } else if constexpr (!TOGETHER && K <= 5) {
-        correlate<K, F, D>(x, step, mine, sums);
+        over_windows<K, F, D, false, true>(x, step, nullptr, mine, nullptr, sums);
     } else if constexpr (K > 5) {
         float parts[K * K] = {};
-        correlate<K, F, D>(x, step, mine, parts);
+        over_windows<K, F, D, false, true>(x, step, nullptr, mine, nullptr, parts);
         for (int t = 0; t < K * K; t++) sums[t] += parts[t];
     }
 }

@@ -205,9 +205,39 @@ DEVICE void load_window(const float *x, float (&v)[4 * VECTORS]) {
     }
 }
 
-// acc[r][j] += the window of output (r, j) of a patch times the taps w [K, K]. x points at the first window's first value;
-// the input rows of neighbouring taps are `step` floats apart. With K = 0 the shape is only known at run time. FLIP: the taps come
-// in the opposite order, the last first.
+// Goes over the windows of a patch's outputs, each of which is loaded once. x points at the first window's first value; the input
+// rows of neighbouring taps are `step` floats apart. CONVOLVE: y[r][j] += the window of output (r, j) times the taps w [K, K].
+// CORRELATE: sums[K*t + u] += g[r][j] times the value of x that tap (t, u) of output (r, j) reads, summed over the patch. What is
+// not asked for may be null. FLIP: the taps come in the opposite order, the last first.
+template <int K, int F, int D, bool CONVOLVE, bool CORRELATE, bool FLIP = false>
+DEVICE void over_windows(const float *x, uint32_t step, const float *w, const float (*g)[4], float (*y)[4], float *sums) {
+    float taps[K * K];
+#pragma unroll
+    for (int i = 0; i < 3 * F + K; i++) {
+        float v[4 * SEP_VECTORS(K, F, D)];
+        load_window<SEP_VECTORS(K, F, D)>(x + i * step, v);
+        // A row of taps when it is first needed: with K = 7, only four of them fit registers.
+#pragma unroll
+        for (int u = 0; u < K; u++) {
+            if (CONVOLVE && i < K) taps[i * K + u] = w[FLIP ? K * K - 1 - (i * K + u) : i * K + u];
+        }
+#pragma unroll
+        for (int r = 0; r < 4; r++) {
+            if (i < F * r || i >= F * r + K) continue;
+#pragma unroll
+            for (int u = 0; u < K; u++) {
+                int tap = (i - F * r) * K + u;
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    if constexpr (CONVOLVE) y[r][j] = fmaf(taps[tap], v[F * j + D * u], y[r][j]);
+                    if constexpr (CORRELATE) sums[tap] = fmaf(g[r][j], v[F * j + D * u], sums[tap]);
+                }
+            }
+        }
+    }
+}
+
+// `over_windows` that convolves; with K = 0 the shape is only known at run time.
 template <int K, int F, int D, bool FLIP = false>
 DEVICE void convolve(const float *x, uint32_t step, const float *w, const SepKind &kind, float (&acc)[4][4]) {
     if constexpr (K == 0) {
@@ -224,75 +254,7 @@ DEVICE void convolve(const float *x, uint32_t step, const float *w, const SepKin
             }
         }
     } else {
-        float taps[K * K];
-#pragma unroll
-        for (int i = 0; i < 3 * F + K; i++) {
-            float v[4 * SEP_VECTORS(K, F, D)];
-            load_window<SEP_VECTORS(K, F, D)>(x + i * step, v);
-            // A row of taps when it is first needed: with K = 7, only four of them fit registers.
-#pragma unroll
-            for (int u = 0; u < K; u++) {
-                if (i < K) taps[i * K + u] = w[FLIP ? K * K - 1 - (i * K + u) : i * K + u];
-            }
-#pragma unroll
-            for (int r = 0; r < 4; r++) {
-                if (i < F * r || i >= F * r + K) continue;
-#pragma unroll
-                for (int u = 0; u < K; u++) {
-#pragma unroll
-                    for (int j = 0; j < 4; j++) acc[r][j] = fmaf(taps[(i - F * r) * K + u], v[F * j + D * u], acc[r][j]);
-                }
-            }
-        }
-    }
-}
-
-// acc[K*t + u] += g[r][j] times the value of x that tap (t, u) of output (r, j) reads, summed over a patch.
-template <int K, int F, int D>
-DEVICE void correlate(const float *x, uint32_t step, const float (&g)[4][4], float *acc) {
-#pragma unroll
-    for (int i = 0; i < 3 * F + K; i++) {
-        float v[4 * SEP_VECTORS(K, F, D)];
-        load_window<SEP_VECTORS(K, F, D)>(x + i * step, v);
-#pragma unroll
-        for (int r = 0; r < 4; r++) {
-            if (i < F * r || i >= F * r + K) continue;
-#pragma unroll
-            for (int u = 0; u < K; u++) {
-                float &sum = acc[(i - F * r) * K + u];
-#pragma unroll
-                for (int j = 0; j < 4; j++) sum = fmaf(g[r][j], v[F * j + D * u], sum);
-            }
-        }
-    }
-}
-
-// `convolve` into y and `correlate` of g into sums, of the same windows, each of which is loaded once.
-template <int K, int F, int D>
-DEVICE void convolve_and_correlate(const float *x, uint32_t step, const float *w, const float (&g)[4][4], float (&y)[4][4],
-                                   float *sums) {
-    float taps[K * K];
-#pragma unroll
-    for (int i = 0; i < 3 * F + K; i++) {
-        float v[4 * SEP_VECTORS(K, F, D)];
-        load_window<SEP_VECTORS(K, F, D)>(x + i * step, v);
-#pragma unroll
-        for (int u = 0; u < K; u++) {
-            if (i < K) taps[i * K + u] = w[i * K + u];
-        }
-#pragma unroll
-        for (int r = 0; r < 4; r++) {
-            if (i < F * r || i >= F * r + K) continue;
-#pragma unroll
-            for (int u = 0; u < K; u++) {
-                int tap = (i - F * r) * K + u;
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    y[r][j] = fmaf(taps[tap], v[F * j + D * u], y[r][j]);
-                    sums[tap] = fmaf(g[r][j], v[F * j + D * u], sums[tap]);
-                }
-            }
-        }
+        over_windows<K, F, D, true, false, FLIP>(x, step, w, nullptr, acc, nullptr);
     }
 }
 
