@@ -138,7 +138,7 @@ pub struct ConvNetwork {
     config: NetworkConfig,
     pub(super) parameters: Table,
     pub(super) statistics: Table,
-    pub(super) activations: Plan,
+    activations: Plan,
     pub(super) channels: Plan,
     pub(super) images: Buffer,
     pub(super) d_images: Buffer,
@@ -146,7 +146,7 @@ pub struct ConvNetwork {
     pub(super) cells: Vec<Cell>,
     pub(super) auxiliary: Option<(usize, Auxiliary)>,
     pub(super) classifier: Classifier,
-    pub(super) temporaries: Vec<Slot>,
+    temporaries: Vec<Slot>,
     /// Floats of each buffer per sample, by `Buffer::id`.
     pub(super) buffers: Vec<usize>,
     pub(super) weights: usize,

@@ -45,12 +45,12 @@ pub(super) enum Body {
 pub struct ConvOperation {
     pub(super) parameters: Table,
     pub(super) statistics: Table,
-    pub(super) activations: Plan,
+    activations: Plan,
     pub(super) channels: Plan,
     pub(super) input: Buffer,
     pub(super) d_input: Buffer,
     pub(super) body: Body,
-    pub(super) temporaries: Vec<Slot>,
+    temporaries: Vec<Slot>,
     /// Floats of each buffer per sample, by `Buffer::id`.
     pub(super) buffers: Vec<usize>,
 }

@@ -237,11 +237,7 @@ impl Input<'_> {
 pub(super) fn forward(program: &mut Program, precision: Precision, input: &Input, outputs: &[Output], scratch: View) {
     let c_out = input.c_out();
     let cut = plan::forward(precision, input.images, input.shape, &c_out);
-    let mut folds = Vec::new();
-    if outputs.iter().any(|output| output.sums.is_some()) {
-        let written: Vec<View> = outputs.iter().map(|output| output.z).chain([scratch]).collect();
-        folds = fold::join_last(program, &written);
-    }
+    let mut folds = fold::join_last(program, outputs.iter().map(|output| (output.z, output.sums)), scratch);
     let (mut z, mut partials, mut used) = ([0; OUTPUTS], [0; OUTPUTS], 0);
     for (index, output) in outputs.iter().enumerate() {
         z[index] = output.z.address;

@@ -73,11 +73,19 @@ pub(crate) fn take_last(program: &mut Program, wanted: impl Fn(&Fold) -> bool) -
     folds
 }
 
-/// [`take_last`] for a kernel that writes these views and leaves partial sums of its own: what was to be folded right before it is
-/// folded with them.
-pub(crate) fn join_last(program: &mut Program, written: &[View]) -> Vec<Fold> {
-    let apart = |fold: &Fold| written.iter().all(|view| !view.overlaps(fold.partials) && !view.overlaps(fold.sums));
-    take_last(program, apart)
+/// [`take_last`] for a kernel that writes these tensors, and partial sums for some of them to `scratch`: what was to be folded right
+/// before it is folded with those.
+pub(crate) fn join_last(
+    program: &mut Program,
+    written: impl Iterator<Item = (View, Option<View<f64>>)>,
+    scratch: View,
+) -> Vec<Fold> {
+    let written: Vec<_> = written.collect();
+    if written.iter().all(|(_, sums)| sums.is_none()) {
+        return Vec::new();
+    }
+    let views = || written.iter().map(|&(view, _)| view).chain([scratch]);
+    take_last(program, |fold| views().all(|view| !view.overlaps(fold.partials) && !view.overlaps(fold.sums)))
 }
 
 /// Partial gradients of weights that kernels have left, to be added up in one launch for many of them.

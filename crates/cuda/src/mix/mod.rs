@@ -176,7 +176,7 @@ pub fn reduce(program: &mut Program, images: Images, dnode: View, terms: &[Reduc
     let scratch = scratch.slice(0..reduce_scratch_len(images, terms.len()));
     let chunk = reduce_chunk(images);
     let per_term = reduce_scratch_len(images, 1);
-    let mut folds = fold::join_last(program, &[scratch]);
+    let mut folds = fold::join_last(program, terms.iter().map(|term| (View::none(), Some(term.sums))), scratch);
     for (launch, terms) in terms.chunks(TERMS).enumerate() {
         let first = launch * TERMS;
         let partials = scratch.slice(first * per_term..(first + terms.len()) * per_term);

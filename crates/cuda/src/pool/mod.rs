@@ -249,11 +249,7 @@ pub fn forward_scratch_len(images: Images, shape: PoolShape) -> usize {
 /// If a view does not have the length of its shape, or a pool's geometry is none.
 pub fn forward(program: &mut Program, images: Images, pools: &[Forward], scratch: View) {
     const OPERATION: &str = "pool::forward";
-    let mut folds = Vec::new();
-    if pools.iter().any(|pool| pool.sums.is_some()) {
-        let written: Vec<View> = pools.iter().map(|pool| pool.z).chain([scratch]).collect();
-        folds = fold::join_last(program, &written);
-    }
+    let mut folds = fold::join_last(program, pools.iter().map(|pool| (pool.z, pool.sums)), scratch);
     let mut used = 0;
     for pools in pools.chunks(UNITS) {
         let mut units = Vec::with_capacity(pools.len());

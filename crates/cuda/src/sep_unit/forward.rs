@@ -56,11 +56,7 @@ pub(super) fn push(program: &mut Program, precision: Precision, images: Images, 
     let units: Vec<(&Forward, &UnitForward)> =
         inputs.iter().flat_map(|input| input.units.iter().map(move |unit| (input, unit))).collect();
     let shapes: Vec<UnitShape> = units.iter().map(|(_, unit)| unit.shape).collect();
-    let mut folds = Vec::new();
-    if units.iter().any(|(_, unit)| unit.sums.is_some()) {
-        let written: Vec<View> = units.iter().map(|(_, unit)| unit.z).chain([scratch]).collect();
-        folds = fold::join_last(program, &written);
-    }
+    let mut folds = fold::join_last(program, units.iter().map(|(_, unit)| (unit.z, unit.sums)), scratch);
     let mut used = 0;
     for launch in launches(&shapes) {
         let mut args = Vec::new();

@@ -252,7 +252,6 @@ impl Graph {
             batch_norm::backward(lower.program, &norms);
         }
         let mut gradients = second.iter().map(|back| back.du);
-        let mut skipped = Vec::with_capacity(sources.len());
         for &source in sources {
             let mut units: Vec<(&Unit, Arriving)> = Vec::new();
             for operation in self.reading(source) {
@@ -267,11 +266,9 @@ impl Graph {
                     _ => {}
                 }
             }
-            // Identities go with the units, where there are any.
-            let mut skips = self.skips_from(lower, source);
-            skips.truncate(if units.is_empty() { 0 } else { sep_unit::SKIPS });
-            skipped.push(skips.len());
             if !units.is_empty() {
+                let mut skips = self.skips_from(lower, source);
+                skips.truncate(sep_unit::SKIPS);
                 let (x, dx) = (&self.nodes[source], &self.gradients[source]);
                 let write = lower.write_to(dx);
                 let du = lower.view(dx);
@@ -280,8 +277,8 @@ impl Graph {
         }
         lower.release(mark);
         self.lay_pools_backward(lower, sources);
-        for (&source, skipped) in sources.iter().zip(skipped) {
-            self.lay_identities_backward(lower, source, skipped);
+        for &source in sources {
+            self.lay_identities_backward(lower, source);
             self.lay_dense_backward(lower, source);
         }
     }
@@ -322,9 +319,10 @@ impl Graph {
         self.reading(source).filter(|o| o.is_identity()).map(skip).collect()
     }
 
-    /// Adds what came back through identities to the gradient of node `source`, but for the first `done`.
-    fn lay_identities_backward(&self, lower: &mut Lower, source: usize, done: usize) {
-        let skips = self.skips_from(lower, source);
+    /// Adds what came back through identities to the gradient of node `source`, but for those that went with its units.
+    fn lay_identities_backward(&self, lower: &mut Lower, source: usize) {
+        let has_units = self.reading(source).any(|o| o.first_unit().is_some());
+        let (skips, done) = (self.skips_from(lower, source), if has_units { sep_unit::SKIPS } else { 0 });
         let term =
             |&Skip { grad: z, weight }: &Skip| mix::Term { z, scale: None, shift: None, weight, sample_scale: None };
         let terms: Vec<mix::Term> = skips.iter().skip(done).map(term).collect();
