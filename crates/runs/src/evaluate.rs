@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use darts_cells::conv::ConvNetwork;
 #[cfg(feature = "cuda")]
-use darts_cells::conv::DeviceConv;
+use darts_cells::conv::{DeviceConv, DeviceConvPlan};
 use darts_cells::parameters::{self, Extra};
+#[cfg(feature = "cuda")]
+use darts_cuda::driver::Device;
 #[cfg(feature = "cuda")]
 use darts_cuda::{Backend, Memory, Program};
 use darts_data::BadImages;
@@ -146,9 +148,7 @@ impl Model {
             }
             #[cfg(feature = "cuda")]
             Computer::Gpu(device) => {
-                let needed = DeviceConv::bytes(&self.network, &[], &[1]) + 4 * self.theta.len() as u64;
-                refuse_beyond_free(device, needed, of_a_model)?;
-                let on_device = OnDevice::new(&**device, self, &[1], options)?;
+                let on_device = OnDevice::new(device, self, &[1], 0, options)?;
                 let (images, labels) = (device.allocate(self.data.image_size().len())?, device.uploaded(&[0])?);
                 let mut program = Program::default();
                 let pass = discrete_pass((images, labels), on_device.model);
@@ -175,10 +175,12 @@ struct OnDevice {
 
 #[cfg(feature = "cuda")]
 impl OnDevice {
-    /// For batches of these sizes.
-    fn new(device: &dyn Backend, model: &Model, sizes: &[usize], options: &RunOptions) -> Result<Self> {
+    /// For batches of these sizes; `others`: bytes that will be asked for beside it.
+    fn new(device: &Device, model: &Model, sizes: &[usize], others: u64, options: &RunOptions) -> Result<Self> {
+        let plan = DeviceConvPlan::new(model.network.clone(), &[], sizes);
+        refuse_beyond_free(device, plan.bytes() + 4 * model.theta.len() as u64 + others, of_a_model)?;
         Ok(Self {
-            network: DeviceConv::new(device, model.network.clone(), &[], sizes)?,
+            network: DeviceConv::new(device, plan)?,
             model: DeviceModel {
                 theta: device.uploaded(&model.theta)?,
                 statistics: device.uploaded(&model.statistics)?,
@@ -233,9 +235,8 @@ pub fn evaluate(dir: &Path, split: Split, options: &RunOptions, progress: &mut d
             #[cfg(feature = "cuda")]
             Computer::Gpu(device) => {
                 let sizes = batches_of(set.len(), batch, options.max_bad_images);
-                let needed = DeviceConv::bytes(&model.network, &[], &sizes) + Feed::bytes(&*set, batch, false);
-                refuse_beyond_free(&device, needed + 4 * model.theta.len() as u64, of_a_model)?;
-                let on_device = OnDevice::new(&*device, &model, &sizes, options)?;
+                let of_feed = Feed::bytes(&*set, batch, false);
+                let on_device = OnDevice::new(&device, &model, &sizes, of_feed, options)?;
                 let mut scorer = Scorer::new(&*device, &set, batch, None, &bad_images, options.readers())?;
                 scores(&mut scorer, &*device, &on_device.network, on_device.model, name, watch)?
             }

@@ -24,7 +24,8 @@ mod tests;
 pub use crate::device::DeviceStatistics;
 #[cfg(feature = "cuda")]
 pub use device::{
-    DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceOperation, DeviceOperationPass, OperationGradients,
+    DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceConvPlan, DeviceOperation, DeviceOperationPass,
+    OperationGradients,
 };
 pub use module::{ConvModule, Mode};
 pub use network::{ConvNetwork, LossConfig, LossOutput, NetworkConfig, Stem};

@@ -5,8 +5,8 @@ mod common;
 
 use common::{assert_close, numbers};
 use darts_cells::conv::{
-    ConvNetwork, DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceStatistics, ForwardInput, Gradients,
-    LossConfig, NetworkConfig, Statistics, Stem,
+    ConvNetwork, DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceConvPlan, DeviceStatistics, ForwardInput,
+    Gradients, LossConfig, NetworkConfig, Statistics, Stem,
 };
 use darts_cells::genotype::{ConvGenotype, named};
 use darts_cells::primitive::Primitive;
@@ -89,7 +89,8 @@ impl Case {
         let device = TestDevice::new(Order::Forward);
         let up = |values: &[f32]| -> View { device.uploaded(values).unwrap() };
         // A buffer for a larger batch as well: what is not used must not be touched.
-        let on_device = DeviceConv::new(&device, network.clone(), &[batch, batch + 1], &[batch + 2]).unwrap();
+        let on_device =
+            DeviceConv::new(&device, DeviceConvPlan::new(network.clone(), &[batch, batch + 1], &[batch + 2])).unwrap();
         let room = |len: usize| -> View { device.allocate(len).unwrap() };
         let (on_theta, on_weights, on_images) = (room(d_theta.len()), room(d_weights.len()), room(d_images.len()));
         let statistics = up(&self.statistics);
@@ -143,7 +144,8 @@ impl Case {
         device.run(&program).unwrap();
         assert_close(&down(on_device.logits(batch)), &evaluated, 1e-4, "logits by running statistics");
         // In the memory of an evaluation alone.
-        let evaluating = DeviceConv::new(&device, network.clone(), &[], &[batch + 1, batch]).unwrap();
+        let evaluating =
+            DeviceConv::new(&device, DeviceConvPlan::new(network.clone(), &[], &[batch + 1, batch])).unwrap();
         let mut program = Program::default();
         evaluating.lay_down(&mut program, batch, &pass, results).unwrap();
         device.run(&program).unwrap();
@@ -252,7 +254,7 @@ fn emulator_rounded_factors_change_gradients_by_their_rounding() {
         let device = TestDevice::new(Order::Forward);
         let (h, w) = case.network.config().image;
         // Buffers are the same for all precisions.
-        let on_device = DeviceConv::new(&device, case.network.clone(), &[batch], &[]).unwrap();
+        let on_device = DeviceConv::new(&device, DeviceConvPlan::new(case.network.clone(), &[batch], &[])).unwrap();
         let images = device.uploaded(&numbers(batch * h * w * 3, 3)).unwrap();
         let labels = device.uploaded(&[2, 0, 1, 4]).unwrap();
         let theta = device.uploaded(&case.theta).unwrap();
@@ -295,9 +297,9 @@ fn emulator_rounded_factors_change_gradients_by_their_rounding() {
 fn emulator_passes_refuse_what_was_not_planned() {
     let case = Case::supernet(&ConvSpace::darts(), &tiny());
     let device = TestDevice::new(Order::Forward);
-    let error = DeviceConv::new(&device, case.network.clone(), &[], &[]).unwrap_err().to_string();
+    let error = DeviceConv::new(&device, DeviceConvPlan::new(case.network.clone(), &[], &[0])).unwrap_err().to_string();
     assert!(error.contains("the batches"), "{error}");
-    let on_device = DeviceConv::new(&device, case.network.clone(), &[2], &[]).unwrap();
+    let on_device = DeviceConv::new(&device, DeviceConvPlan::new(case.network.clone(), &[2], &[])).unwrap();
     let view = |len: usize| View::at(1 << 20, len);
     let pass = DeviceConvPass {
         images: view(3 * 8 * 12 * 3),
@@ -316,7 +318,7 @@ fn emulator_passes_refuse_what_was_not_planned() {
     assert!(error.contains("the batch") && error.contains("[2]"), "{error}");
     let error = on_device.lay_down(&mut program, 2, &pass, results).unwrap_err().to_string();
     assert!(error.contains("images"), "{error}");
-    let evaluating = DeviceConv::new(&device, case.network.clone(), &[], &[3]).unwrap();
+    let evaluating = DeviceConv::new(&device, DeviceConvPlan::new(case.network.clone(), &[], &[3])).unwrap();
     let error = evaluating.lay_down(&mut program, 3, &pass, results).unwrap_err().to_string();
     assert!(error.contains("the batch") && error.contains("[]"), "{error}");
     assert!(program.launches.is_empty());

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::error::Error;
 
 use darts_cells::conv::{
-    ConvNetwork, DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceStatistics, LossConfig, NetworkConfig,
+    ConvNetwork, DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceConvPlan, DeviceStatistics, LossConfig,
+    NetworkConfig,
 };
 use darts_cells::genotype::named;
 use darts_cells::recurrent::{
@@ -88,7 +89,7 @@ fn conv(
         },
         precision,
     };
-    let on_device = DeviceConv::new(device, network.clone(), &[batch], &[])?;
+    let on_device = DeviceConv::new(device, DeviceConvPlan::new(network.clone(), &[batch], &[]))?;
     let mut program = Program::default();
     on_device.lay_down(&mut program, batch, &pass, device.allocate(2)?)?;
     Ok(Pass { name: format!("{name}, batch {batch}, {precision:?}"), program })

@@ -3,7 +3,11 @@
 use darts_bilevel::Pass;
 use darts_bilevel::device::{DeviceGradients, DeviceProblem, Evaluation};
 use darts_cells::Error;
-use darts_cells::conv::{ConvNetwork, DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceStatistics, LossConfig};
+#[cfg(feature = "cuda")]
+use darts_cells::conv::ConvNetwork;
+use darts_cells::conv::{
+    DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceConvPlan, DeviceStatistics, LossConfig,
+};
 use darts_cuda::{Backend, Memory, Precision, Program, View, relaxation};
 
 /// Images with their classes, in device memory.
@@ -26,18 +30,16 @@ pub(crate) struct DeviceSupernet {
 }
 
 impl DeviceSupernet {
-    /// A problem over `network`, whose edges have `columns` operations, for batches of these sizes, to search with and to evaluate,
-    /// from these running statistics.
+    /// A problem over the network of `plan`, whose edges have `columns` operations, from these running statistics.
     pub(crate) fn new(
         device: &dyn Backend,
-        network: ConvNetwork,
+        plan: DeviceConvPlan,
         columns: usize,
-        [batches, evaluations]: [&[usize]; 2],
         statistics: &[f32],
     ) -> Result<Self, Error> {
-        let weights = network.operation_weights();
+        let weights = plan.network().operation_weights();
         Ok(Self {
-            network: DeviceConv::new(device, network, batches, evaluations)?,
+            network: DeviceConv::new(device, plan)?,
             columns,
             weights: device.allocate(weights)?,
             d_weights: device.allocate(weights)?,

@@ -4,8 +4,8 @@
 use darts_bilevel::device::{DeviceSearch, adam_step, sgd_step};
 use darts_bilevel::optimizer::SgdConfig;
 use darts_cells::conv::{
-    ConvNetwork, ConvOperation, DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceOperation, DeviceOperationPass,
-    DeviceStatistics, ForwardInput, LossConfig as ConvLoss, OperationGradients,
+    ConvNetwork, ConvOperation, DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceConvPlan, DeviceOperation,
+    DeviceOperationPass, DeviceStatistics, ForwardInput, LossConfig as ConvLoss, OperationGradients,
 };
 use darts_cells::recurrent::{
     self, DeviceGradients, DevicePass, DeviceRecurrent, DeviceSequence, LossConfig, Masks, Mode, RecurrentNetwork,
@@ -190,7 +190,7 @@ impl Place for OnDevice<'_> {
 
     fn conv_search<'a>(&'a self, start: SearchStart) -> Result<Box<dyn ConvSearch + 'a>, String> {
         let SearchStart { network, columns, batches, theta, alphas, statistics, config } = start;
-        let problem = DeviceSupernet::new(self.0, network, columns, [&batches, &[]], &statistics);
+        let problem = DeviceSupernet::new(self.0, DeviceConvPlan::new(network, &batches, &[]), columns, &statistics);
         let problem = problem.map_err(|e| e.to_string())?;
         let search = DeviceSearch::new(self.0, &theta, &alphas, config, Precision::F32).map_err(|e| e.to_string())?;
         Ok(Box::new(SearchOnDevice { device: self.0, problem, search }))
@@ -211,7 +211,7 @@ impl Place for OnDevice<'_> {
         input: &ForwardInput,
         statistics: &[f32],
     ) -> Result<Vec<f32>, VerifyError> {
-        let conv = DeviceConv::new(self.0, network.clone(), &[input.batch], &[])?;
+        let conv = DeviceConv::new(self.0, DeviceConvPlan::new(network.clone(), &[input.batch], &[]))?;
         let labels = vec![0; input.batch];
         let statistics = DeviceStatistics::Running(self.0.uploaded(statistics)?);
         let pass = self.conv_pass(input, &labels, ConvLoss::default(), statistics, DeviceConvGradients::default())?;
@@ -228,7 +228,7 @@ impl Place for OnDevice<'_> {
         statistics: &[f32],
     ) -> Result<ConvResults, VerifyError> {
         let device = self.0;
-        let conv = DeviceConv::new(device, network.clone(), &[input.batch], &[])?;
+        let conv = DeviceConv::new(device, DeviceConvPlan::new(network.clone(), &[input.batch], &[]))?;
         let (d_theta, d_weights) = (device.allocate(input.theta.len())?, device.allocate(input.weights.len())?);
         let running = device.uploaded(statistics)?;
         let statistics = DeviceStatistics::Batch { update: Some(running) };

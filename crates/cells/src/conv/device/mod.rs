@@ -17,7 +17,7 @@ use darts_cuda::head::{self, CrossEntropy};
 use darts_cuda::{Memory, Precision, Program, View, Write, vector};
 
 use self::lower::Lower;
-use self::places::{Between, Places, Uses, Wanted};
+use self::places::{Between, Places, Uses};
 pub use self::single::{DeviceOperation, DeviceOperationPass, OperationGradients};
 use super::build::Buffer;
 use super::cell::{Cell, State};
@@ -69,16 +69,24 @@ impl DeviceConvGradients {
     }
 }
 
-/// A network's buffers on one device, for batches of given sizes.
-#[derive(Debug)]
-pub struct DeviceConv {
+/// Where a network's buffers lie in a device's memory, for batches of given sizes.
+#[derive(Clone, Debug)]
+pub struct DeviceConvPlan {
     network: ConvNetwork,
     training: Plan,
     evaluation: Plan,
 }
 
-/// Batches that passes of one kind are planned for, and where their buffers lie.
+/// A network's buffers on one device.
 #[derive(Debug)]
+pub struct DeviceConv {
+    plan: DeviceConvPlan,
+    /// Logits, and the auxiliary head's.
+    outputs: [View; 2],
+}
+
+/// Batches that passes of one kind are planned for, and where their buffers lie.
+#[derive(Clone, Debug)]
 struct Plan {
     batches: Vec<usize>,
     places: Places,
@@ -93,45 +101,62 @@ enum Purpose {
     Evaluation,
 }
 
-impl DeviceConv {
-    /// Allocates the buffers for any passes over batches of the sizes `training`, and for passes by running statistics and without
-    /// gradients over those of `evaluation` as well: they take far less memory for an image, and the same memory.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] without a batch or for one of 0, [`Error::Device`] without memory.
-    pub fn new(
-        device: &(impl Memory + ?Sized),
-        network: ConvNetwork,
-        training: &[usize],
-        evaluation: &[usize],
-    ) -> Result<Self, Error> {
-        if (training.is_empty() && evaluation.is_empty()) || training.contains(&0) || evaluation.contains(&0) {
-            let expected = "one or more, of 1 image or more";
-            return Err(argument("the batches", format!("{training:?} and {evaluation:?}"), expected));
-        }
-        let mut plans = Self::plan(&network, training, evaluation);
-        let start = device.allocate::<u8>(bytes_of(&plans) as usize)?.address;
-        plans.iter_mut().for_each(|plan| plan.places.start = start);
-        let [training, evaluation] = plans;
-        Ok(Self { network, training, evaluation })
+impl DeviceConvPlan {
+    /// Plans for any passes over batches of the sizes `training`, and for passes by running statistics and without gradients over
+    /// those of `evaluation` as well: they take far less memory for an image, and the same memory. A size of 0 is no batch.
+    pub fn new(network: ConvNetwork, training: &[usize], evaluation: &[usize]) -> Self {
+        let [training, evaluation] = [(Purpose::Training, training), (Purpose::Evaluation, evaluation)]
+            .map(|(purpose, batches)| network.plan(purpose, batches));
+        Self { network, training, evaluation }
     }
 
-    /// Bytes of device memory that [`DeviceConv::new`] asks for.
-    pub fn bytes(network: &ConvNetwork, training: &[usize], evaluation: &[usize]) -> u64 {
-        bytes_of(&Self::plan(network, training, evaluation))
-    }
-
-    fn plan(network: &ConvNetwork, training: &[usize], evaluation: &[usize]) -> [Plan; 2] {
-        let output_capacity = training.iter().chain(evaluation).copied().max().unwrap_or(0);
-        [(Purpose::Training, training), (Purpose::Evaluation, evaluation)].map(|(purpose, batches)| Plan {
-            batches: batches.to_vec(),
-            places: network.places(purpose, batches, output_capacity),
-        })
+    /// The same plan, with batches of other sizes for evaluation.
+    #[must_use]
+    pub fn with_evaluation(self, evaluation: &[usize]) -> Self {
+        Self { evaluation: self.network.plan(Purpose::Evaluation, evaluation), ..self }
     }
 
     /// The network.
     pub fn network(&self) -> &ConvNetwork {
         &self.network
+    }
+
+    /// Bytes of device memory that [`DeviceConv::new`] asks for.
+    pub fn bytes(&self) -> u64 {
+        let outputs: usize = self.network.outputs(self.capacity()).iter().sum();
+        self.bytes_of_buffers() + 4 * outputs as u64
+    }
+
+    fn bytes_of_buffers(&self) -> u64 {
+        self.training.places.bytes().max(self.evaluation.places.bytes())
+    }
+
+    /// Images of the largest batch.
+    fn capacity(&self) -> usize {
+        self.training.batches.iter().chain(&self.evaluation.batches).copied().max().unwrap_or(0)
+    }
+}
+
+impl DeviceConv {
+    /// Allocates the buffers of a plan.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a plan without a batch, [`Error::Device`] without memory.
+    pub fn new(device: &(impl Memory + ?Sized), mut plan: DeviceConvPlan) -> Result<Self, Error> {
+        if plan.capacity() == 0 {
+            return Err(argument("the batches", "none".into(), "one or more, of 1 image or more"));
+        }
+        // The two kinds of passes share their memory.
+        let start = device.allocate::<u8>(plan.bytes_of_buffers() as usize)?.address;
+        (plan.training.places.start, plan.evaluation.places.start) = (start, start);
+        let [logits, auxiliary] = plan.network.outputs(plan.capacity());
+        let outputs = [device.allocate(logits)?, device.allocate(auxiliary)?];
+        Ok(Self { plan, outputs })
+    }
+
+    /// The network.
+    pub fn network(&self) -> &ConvNetwork {
+        &self.plan.network
     }
 
     /// Appends a pass over `batch` images: forward, the loss, and backward where gradients are asked for. `results`: the loss,
@@ -148,37 +173,32 @@ impl DeviceConv {
     ) -> Result<(), Error> {
         let places = self.check(batch, pass)?;
         length("results", results.len, 2)?;
-        let mut lower = Lower::new(places, batch, *pass, self.network.elsewhere(pass), program);
-        self.network.lay_down(&mut lower, results);
+        let network = self.network();
+        let mut lower = Lower::new(places, batch, *pass, network.elsewhere(pass, self.outputs, batch), program);
+        network.lay_down(&mut lower, results);
         Ok(())
     }
 
     /// Logits `[N, classes]` of the last pass, which was over `batch` images.
     pub fn logits(&self, batch: usize) -> View {
-        self.output(&self.network.classifier.linear.logits, batch)
+        self.outputs[0].slice(0..batch * self.network().config().classes)
     }
 
     /// The auxiliary head's logits, where there is one.
     pub fn auxiliary_logits(&self, batch: usize) -> Option<View> {
-        let (_, auxiliary) = self.network.auxiliary.as_ref()?;
-        Some(self.output(&auxiliary.linear.logits, batch))
-    }
-
-    /// Outputs lie at the same place in both plans.
-    fn output(&self, buffer: &Buffer, batch: usize) -> View {
-        let plan = if self.training.batches.contains(&batch) { &self.training } else { &self.evaluation };
-        plan.places.buffer(buffer, batch)
+        self.network().auxiliary.as_ref()?;
+        Some(self.outputs[1].slice(0..batch * self.network().config().classes))
     }
 
     /// The plan for the pass, if it fits the network and a batch that was planned for.
     fn check(&self, batch: usize, pass: &DeviceConvPass) -> Result<&Places, Error> {
         let evaluates = matches!(pass.statistics, DeviceStatistics::Running(_)) && !pass.gradients.any();
-        let plans = if evaluates { vec![&self.evaluation, &self.training] } else { vec![&self.training] };
+        let DeviceConvPlan { network, training, evaluation } = &self.plan;
+        let plans = if evaluates { vec![evaluation, training] } else { vec![training] };
         let Some(plan) = plans.iter().find(|plan| plan.batches.contains(&batch)) else {
             let planned: Vec<usize> = plans.iter().flat_map(|plan| plan.batches.iter().copied()).collect();
             return Err(argument("the batch", batch.to_string(), format!("one of {planned:?}, as planned")));
         };
-        let network = &self.network;
         let images = network.images.shape.len() * batch;
         length("images", pass.images.len, images)?;
         length("labels", pass.labels.len, batch)?;
@@ -208,38 +228,41 @@ impl DeviceConv {
     }
 }
 
-fn bytes_of(plans: &[Plan]) -> u64 {
-    plans.iter().map(|plan| plan.places.bytes()).max().unwrap_or(0)
-}
-
 impl ConvNetwork {
-    /// Images and their gradient lie where the caller says.
-    fn elsewhere(&self, pass: &DeviceConvPass) -> Vec<(usize, View)> {
+    /// Floats of the logits, and of the auxiliary head's, of `batch` images.
+    fn outputs(&self, batch: usize) -> [usize; 2] {
+        let logits = self.config().classes * batch;
+        [logits, if self.auxiliary.is_some() { logits } else { 0 }]
+    }
+
+    /// Images and their gradient lie where the caller says, and logits where they are found after a pass of any kind.
+    fn elsewhere(&self, pass: &DeviceConvPass, outputs: [View; 2], batch: usize) -> Vec<(usize, View)> {
         let d_images = pass.gradients.images.unwrap_or(View::none());
-        vec![(self.images.id, pass.images), (self.d_images.id, d_images)]
-    }
-
-    fn wanted(&self, output_capacity: usize) -> Wanted<'_> {
         let auxiliary = self.auxiliary.as_ref().map(|(_, auxiliary)| &auxiliary.linear.logits);
-        Wanted {
-            buffers: &self.buffers,
-            outputs: [Some(&self.classifier.linear.logits), auxiliary],
-            output_capacity,
-            channels: self.channels.len(),
-        }
+        let logits = [Some(&self.classifier.linear.logits), auxiliary].into_iter().zip(outputs);
+        let logits = logits.filter_map(|(buffer, view)| {
+            let buffer = buffer?;
+            Some((buffer.id, view.slice(0..buffer.shape.len() * batch)))
+        });
+        [(self.images.id, pass.images), (self.d_images.id, d_images)].into_iter().chain(logits).collect()
     }
 
-    /// Places for passes over `batches`. They are laid down to see which buffers are in use together, and how much their kernels
+    fn apart(&self, capacity: usize) -> Places {
+        Places::apart(&self.buffers, self.channels.len(), capacity)
+    }
+
+    /// A plan for passes over `batches`. They are laid down to see which buffers are in use together, and how much their kernels
     /// need between their launches, which depends on how work is cut. A pass with fewer gradients does some of what the one with
     /// all of them does, in the same order.
-    fn places(&self, purpose: Purpose, batches: &[usize], output_capacity: usize) -> Places {
-        let apart = Places::apart(&self.wanted(output_capacity), batches.iter().copied().max().unwrap_or(0));
+    fn plan(&self, purpose: Purpose, batches: &[usize]) -> Plan {
+        let batches: Vec<usize> = batches.iter().copied().filter(|&batch| batch > 0).collect();
+        let apart = self.apart(batches.iter().copied().max().unwrap_or(0));
         let (mut uses, mut between) = (Uses::default(), Between::default());
         for (batch, precision) in batches.iter().flat_map(|&batch| Precision::ALL.map(|precision| (batch, precision))) {
             let pass = self.imagined(batch, purpose, precision);
             between = between.max(self.look(&apart, batch, &pass, &mut uses));
         }
-        apart.together(&uses, between)
+        Plan { batches, places: apart.together(&uses, between) }
     }
 
     /// The pass of its purpose that does most, over memory that is nowhere.
@@ -275,7 +298,8 @@ impl ConvNetwork {
     /// Takes in what the launches of a pass use that is laid down at places apart; returns what it takes between launches.
     fn look(&self, apart: &Places, batch: usize, pass: &DeviceConvPass, uses: &mut Uses) -> Between {
         let mut program = Program::default();
-        let mut lower = Lower::new(apart, batch, *pass, self.elsewhere(pass), &mut program);
+        let outputs = self.outputs(batch).map(|len| View::at(1 << 20, len));
+        let mut lower = Lower::new(apart, batch, *pass, self.elsewhere(pass, outputs, batch), &mut program);
         self.lay_down(&mut lower, View::at(1 << 20, 2));
         let needed = lower.needed();
         uses.add(apart, &program);

@@ -19,19 +19,6 @@ pub(super) const ALIGNMENT: u64 = 256;
 /// Where passes start that are laid down only to be looked at: no number among a kernel's arguments looks like an address there.
 const NOWHERE: u64 = 0xda << 40;
 
-/// What a network wants to have in device memory.
-#[derive(Clone, Copy)]
-pub(super) struct Wanted<'a> {
-    /// Floats of each buffer per sample, by `Buffer::id`.
-    pub(super) buffers: &'a [usize],
-    /// Those that are read after a pass: they share their bytes with nothing.
-    pub(super) outputs: [Option<&'a Buffer>; 2],
-    /// Samples that outputs have room for: more than a batch where passes of several plans leave theirs at the same place.
-    pub(super) output_capacity: usize,
-    /// Floats of all vectors per channel.
-    pub(super) channels: usize,
-}
-
 /// A plan of the memory, for up to `capacity` samples.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
@@ -42,7 +29,7 @@ pub(super) struct Places {
     sizes: Vec<u64>,
     /// Where it lies, in bytes from the start; none: no pass uses it.
     offsets: Vec<Option<u64>>,
-    /// Vectors per channel come first, then outputs, then all other buffers, then what lies there between launches.
+    /// Vectors per channel come first, then buffers, then what lies there between launches.
     buffers_at: u64,
     between_at: u64,
     between: Between,
@@ -64,21 +51,18 @@ impl Between {
 }
 
 impl Places {
-    /// Every buffer by itself, and all the memory between launches that may be asked for.
-    pub(super) fn apart(wanted: &Wanted, capacity: usize) -> Self {
+    /// Every buffer by itself, and all the memory between launches that may be asked for. `buffers`: floats of each per sample, by
+    /// `Buffer::id`; `channels`: floats of all vectors per channel.
+    pub(super) fn apart(buffers: &[usize], channels: usize, capacity: usize) -> Self {
         let bytes = |floats: usize| (4 * floats as u64).next_multiple_of(ALIGNMENT);
-        let mut offsets = vec![None; wanted.buffers.len()];
-        let mut end = bytes(wanted.channels);
-        for output in wanted.outputs.into_iter().flatten() {
-            offsets[output.id] = Some(end);
-            end += bytes(output.shape.len() * wanted.output_capacity);
-        }
-        let buffers_at = end;
-        let sizes: Vec<u64> = wanted.buffers.iter().map(|&floats| bytes(floats * capacity)).collect();
-        for (offset, size) in offsets.iter_mut().zip(&sizes).filter(|(offset, _)| offset.is_none()) {
-            *offset = Some(end);
+        let buffers_at = bytes(channels);
+        let sizes: Vec<u64> = buffers.iter().map(|&floats| bytes(floats * capacity)).collect();
+        let mut end = buffers_at;
+        let mut place = |size: &u64| {
             end += size;
-        }
+            Some(end - size)
+        };
+        let offsets = sizes.iter().map(&mut place).collect();
         let between = Between { scratch: 1 << 40, partials: 1 << 38 };
         Self { start: NOWHERE, capacity, sizes, offsets, buffers_at, between_at: end, between }
     }
@@ -86,10 +70,8 @@ impl Places {
     /// The plan in which buffers share memory as those passes allow that were laid down at the places of this one, with so much
     /// memory between launches.
     pub(super) fn together(mut self, uses: &Uses, between: Between) -> Self {
-        let is_output = |offset: &Option<u64>| offset.is_some_and(|offset| offset < self.buffers_at);
-        let mut order: Vec<usize> = (0..self.sizes.len()).filter(|&id| !is_output(&self.offsets[id])).collect();
-        order.iter().for_each(|&id| self.offsets[id] = None);
-        order.retain(|&id| uses.any(id));
+        let mut order: Vec<usize> = (0..self.sizes.len()).filter(|&id| uses.any(id)).collect();
+        self.offsets.fill(None);
         // The largest first: what is small fits between.
         order.sort_by_key(|&id| Reverse(self.sizes[id]));
         let mut end = self.buffers_at;

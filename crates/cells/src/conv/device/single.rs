@@ -3,7 +3,7 @@
 use darts_cuda::{Memory, Precision, Program, View};
 
 use super::lower::Lower;
-use super::places::{Places, Uses, Wanted};
+use super::places::{Places, Uses};
 use super::{DeviceConvGradients, DeviceConvPass, argument, length};
 use crate::conv::LossConfig;
 use crate::conv::build::Buffer;
@@ -18,6 +18,7 @@ pub struct DeviceOperation {
     operation: ConvOperation,
     batch: usize,
     places: Places,
+    output: View,
 }
 
 /// What a pass of one operation reads and writes, all in device memory.
@@ -53,29 +54,24 @@ impl DeviceOperation {
         if batch == 0 {
             return Err(argument("the batch", batch.to_string(), "1 or more"));
         }
-        let output = operation.output().0;
-        let wanted = Wanted {
-            buffers: &operation.buffers,
-            outputs: [Some(output), None],
-            output_capacity: batch,
-            channels: operation.channels.len(),
-        };
-        let apart = Places::apart(&wanted, batch);
+        let apart = Places::apart(&operation.buffers, operation.channels.len(), batch);
         let anywhere = |len: usize| View::at(1 << 20, len);
         let input = anywhere(operation.input.shape.len() * batch);
         let theta = anywhere(operation.parameters.len());
-        let gradients = OperationGradients { output: anywhere(output.shape.len() * batch), theta, input };
+        let output = anywhere(operation.output().0.shape.len() * batch);
+        let gradients = OperationGradients { output, theta, input };
         let statistics = DeviceStatistics::Batch { update: None };
         let pass = DeviceOperationPass { input, theta, statistics, gradients: Some(gradients) };
         let mut program = Program::default();
-        let mut lower = lower(&operation, &apart, batch, &mut program, &pass);
+        let mut lower = lower(&operation, (&apart, output), batch, &mut program, &pass);
         lay_all(&operation, &mut lower, &pass);
         let between = lower.needed();
         let mut uses = Uses::default();
         uses.add(&apart, &program);
         let mut places = apart.together(&uses, between);
         places.start = device.allocate::<u8>(places.bytes() as usize)?.address;
-        Ok(Self { operation, batch, places })
+        let output = device.allocate(output.len)?;
+        Ok(Self { operation, batch, places, output })
     }
 
     /// Appends a pass: forward, and backward where gradients are asked for.
@@ -96,14 +92,14 @@ impl DeviceOperation {
             length("the gradient of theta", gradients.theta.len, theta)?;
             length("the gradient of the input", gradients.input.len, input)?;
         }
-        let mut lower = lower(operation, &self.places, self.batch, program, pass);
+        let mut lower = lower(operation, (&self.places, self.output), self.batch, program, pass);
         lay_all(operation, &mut lower, pass);
         Ok(())
     }
 
     /// The output `[N, h', w', c']` of the last pass.
     pub fn output(&self) -> View {
-        self.places.buffer(self.operation.output().0, self.batch)
+        self.output
     }
 }
 
@@ -116,7 +112,7 @@ fn d_input(operation: &ConvOperation) -> &Buffer {
 
 fn lower<'a>(
     operation: &ConvOperation,
-    places: &'a Places,
+    (places, output): (&'a Places, View),
     batch: usize,
     program: &'a mut Program,
     pass: &DeviceOperationPass,
@@ -140,6 +136,7 @@ fn lower<'a>(
     let elsewhere = vec![
         (operation.input.id, pass.input),
         (d_input(operation).id, gradients.map_or(View::none(), |g| g.input)),
+        (operation.output().0.id, output),
         (operation.output().1.id, gradients.map_or(View::none(), |g| g.output)),
     ];
     Lower::new(places, batch, as_network, elsewhere, program)

@@ -3,8 +3,8 @@
 use darts_cuda::{Precision, Program, View};
 
 use super::lower::Lower;
-use super::places::{Places, Uses};
-use super::{DeviceConv, DeviceConvGradients, Purpose};
+use super::places::Uses;
+use super::{DeviceConvGradients, DeviceConvPlan, Purpose};
 use crate::conv::{ConvNetwork, NetworkConfig, Stem};
 use crate::device::DeviceStatistics;
 use crate::genotype::named;
@@ -31,8 +31,8 @@ fn buffers_that_share_memory_are_never_in_use_together() {
     let batch = 3;
     for network in networks() {
         for purpose in [Purpose::Training, Purpose::Evaluation] {
-            let together = network.places(purpose, &[batch, batch - 1], batch);
-            let apart = Places::apart(&network.wanted(batch), batch);
+            let together = network.plan(purpose, &[batch, batch - 1]).places;
+            let apart = network.apart(batch);
             for precision in Precision::ALL {
                 let most = network.imagined(batch, purpose, precision);
                 let statistics = View::at(1 << 20, network.statistics().len());
@@ -71,22 +71,24 @@ fn buffers_that_share_memory_are_never_in_use_together() {
 #[test]
 fn the_papers_search_takes_two_gigabytes_and_its_evaluation_of_eight_batches_no_more() {
     let network = ConvNetwork::supernet(&ConvSpace::darts(), &NetworkConfig::cifar_search(10)).unwrap();
-    let training = DeviceConv::bytes(&network, &[64, 40], &[]);
+    let plan = DeviceConvPlan::new(network, &[64, 40], &[]);
+    let training = plan.bytes();
     // The goal is 3 GB for all that a first-order search takes; a context of CUDA has half a gigabyte.
     assert!((1.9e9..2.2e9).contains(&(training as f64)), "{training} bytes");
-    let evaluation = DeviceConv::bytes(&network, &[64, 40], &[512, 424]);
+    let evaluation = plan.with_evaluation(&[512, 424]).bytes();
     assert!(evaluation - training < 1 << 20, "{evaluation} bytes");
 }
 
 #[test]
 fn the_papers_search_step_takes_few_launches() {
     let network = ConvNetwork::supernet(&ConvSpace::darts(), &NetworkConfig::cifar_search(10)).unwrap();
-    let places = network.places(Purpose::Training, &[64], 64);
+    let places = network.plan(Purpose::Training, &[64]).places;
+    let outputs = [View::at(1 << 20, 640), View::none()];
     let most = network.imagined(64, Purpose::Training, Precision::F32).gradients;
     let launches = |gradients| {
         let pass = super::DeviceConvPass { gradients, ..network.imagined(64, Purpose::Training, Precision::F32) };
         let mut program = Program::default();
-        let mut lower = Lower::new(&places, 64, pass, network.elsewhere(&pass), &mut program);
+        let mut lower = Lower::new(&places, 64, pass, network.elsewhere(&pass, outputs, 64), &mut program);
         network.lay_down(&mut lower, View::at(1 << 20, 2));
         program.launches.len()
     };

@@ -4,7 +4,7 @@
 use std::iter::successors;
 use std::sync::Arc;
 
-use darts_cells::conv::{ConvNetwork, DeviceConv};
+use darts_cells::conv::DeviceConvPlan;
 use darts_cuda::augment::Source;
 use darts_cuda::{Backend, Memory, Program, Recording, View};
 use darts_data::dataset::Dataset;
@@ -23,14 +23,15 @@ pub(crate) type LayDown<'a> =
 /// How many training batches an evaluation takes at once, at most.
 const TRAINING_BATCHES: usize = 8;
 
-/// Images of a batch of evaluation where all of them lie on the device: as many training batches as need no more memory than training
-/// does. Large batches leave less of a device idle.
-pub(crate) fn evaluation_batch(network: &ConvNetwork, training: &[usize], batch: usize) -> usize {
-    let room = DeviceConv::bytes(network, training, &[]);
+/// Images of a batch of evaluation where all of them lie on the device: as many training batches as need no more memory than a plan
+/// for training does. Large batches leave less of a device idle.
+pub(crate) fn evaluation_batch(training: &DeviceConvPlan, batch: usize) -> usize {
+    let network = training.network();
+    let room = training.bytes();
     let batches = successors(Some(TRAINING_BATCHES), |count| Some(count / 2)).take_while(|&count| count > 1);
     batches
         .map(|count| count * batch)
-        .find(|&images| DeviceConv::bytes(network, &[], &[images]) <= room)
+        .find(|&images| DeviceConvPlan::new(network.clone(), &[], &[images]).bytes() <= room)
         .unwrap_or(batch)
 }
 

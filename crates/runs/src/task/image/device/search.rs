@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use darts_bilevel::device::{DeviceProblem, DeviceSearch, Evaluation};
-use darts_cells::conv::DeviceConv;
+use darts_cells::conv::DeviceConvPlan;
 use darts_cells::genotype::Genotype;
 use darts_cuda::driver::Device;
 use darts_cuda::{Backend, Memory, Precision, Program, View};
@@ -46,22 +46,22 @@ impl DeviceImageSearch {
         let batch = config.batch_size;
         let rests = [subject.train.dataset().len() % batch, subject.valid_images.len() % batch];
         let batches: Vec<usize> = [batch].into_iter().chain(rests.into_iter().filter(|&rest| rest > 0)).collect();
-        let evaluated = if subject.in_memory { evaluation_batch(&network, &batches, batch) } else { batch };
-        let evaluations = batches_of(subject.valid_images.len(), evaluated, 0);
-        let of_network = DeviceConv::bytes(&network, &batches, &evaluations);
+        let plan = DeviceConvPlan::new(network, &batches, &[]);
+        let evaluated = if subject.in_memory { evaluation_batch(&plan, batch) } else { batch };
+        let plan = plan.with_evaluation(&batches_of(subject.valid_images.len(), evaluated, 0));
+        let network = plan.network();
         let (weights, alphas) = (network.parameters().len(), network.operation_weights());
         let of_search = DeviceSearch::<DeviceBatch>::bytes(weights, alphas, &image_settings(config));
         let of_feed = |set: &Arc<dyn Dataset>, batch, there| Feed::bytes(&**set, batch, there);
         let of_images = of_feed(subject.train.dataset(), batch, subject.in_memory)
             + of_feed(&subject.valid_images, batch, subject.in_memory)
             + of_feed(&subject.valid_images, evaluated, false);
-        refuse_beyond_free(device, of_network + of_search + of_images, || {
+        refuse_beyond_free(device, plan.bytes() + of_search + of_images, || {
             let first = if config.order == Order::Second { ", or search with --order first" } else { "" };
             format!("lower --batch-size ({batch}), --init-channels or --layers{first}")
         })?;
         let statistics = network.initialize(subject.seed).1;
-        let problem =
-            DeviceSupernet::new(device, network, subject.space.operations(), [&batches, &evaluations], &statistics)?;
+        let problem = DeviceSupernet::new(device, plan, subject.space.operations(), &statistics)?;
         let source = |loader: &Loader| subject.in_memory.then(|| send(device, &**loader.dataset())).transpose();
         let (of_train, of_valid) = (source(&subject.train)?, source(&subject.valid)?);
         let none_bad = Arc::new(BadImages::new(0));

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use darts_bilevel::device::{DeviceProblem, Evaluation};
 use darts_bilevel::optimizer::SgdConfig;
-use darts_cells::conv::{ConvNetwork, DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceStatistics, LossConfig};
+use darts_cells::conv::{
+    ConvNetwork, DeviceConv, DeviceConvGradients, DeviceConvPass, DeviceConvPlan, DeviceStatistics, LossConfig,
+};
 use darts_cells::genotype::Genotype;
 use darts_cuda::driver::Device;
 use darts_cuda::{Backend, Memory, Precision, Program, View, vector};
@@ -66,17 +68,20 @@ impl DeviceImageTraining {
         let sizes: BTreeSet<usize> =
             batches.into_iter().flat_map(|len| parts(len, part)).map(|part| part.len()).collect();
         let sizes: Vec<usize> = sizes.into_iter().collect();
-        let evaluated = if subject.in_memory { evaluation_batch(&network, &sizes, part) } else { part };
+        let plan = DeviceConvPlan::new(network, &sizes, &[]);
+        let evaluated = if subject.in_memory { evaluation_batch(&plan, part) } else { part };
         let sets = [subject.held_out.as_ref(), Some(&subject.test)].into_iter().flatten();
         let evaluations: BTreeSet<usize> = sets.flat_map(|set| batches_of(set.len(), evaluated, tolerated)).collect();
         let evaluations: Vec<usize> = evaluations.into_iter().collect();
+        let plan = plan.with_evaluation(&evaluations);
+        let network = plan.network();
         let weights = network.parameters().len();
         let of_masks = 4 * network.droppable().len() * config.batch_size;
         let of_part = if config.accumulate > 1 { 4 * weights } else { 0 };
         let sgd = SgdConfig { momentum: config.momentum, weight_decay: config.weight_decay };
         // Scores are taken of the images that are held out, or else of the test images in the end.
         let scored = subject.held_out.as_ref().unwrap_or(&subject.test);
-        let needed = DeviceConv::bytes(&network, &sizes, &evaluations)
+        let needed = plan.bytes()
             + DeviceTrainer::<Self>::bytes(weights, sgd, false)
             + (of_masks + of_part) as u64
             + Feed::bytes(&**subject.train.dataset(), config.batch_size, subject.in_memory)
@@ -100,7 +105,7 @@ impl DeviceImageTraining {
                 0 | 1 => None,
                 _ => Some((device.allocate(weights)?, device.allocate(2)?)),
             },
-            network: DeviceConv::new(device, network, &sizes, &evaluations)?,
+            network: DeviceConv::new(device, plan)?,
             train,
             held_out,
             evaluated,
