@@ -5,6 +5,7 @@
 //   barriers       all threads of the block at one line; nobody returns before one
 //   warp exchanges all 32 lanes at one line
 //   memory         buffers end at pages that cannot be touched; the fault is caught and ends the launch
+//   copies         nobody returns while they are under way
 //
 // Fibers that are given up when a launch fails are not unwound: kernels own nothing.
 
@@ -40,6 +41,7 @@ namespace {
 constexpr uint32_t MAX_THREADS = 1024;
 constexpr size_t STACK = 96 * 1024;
 constexpr size_t SHARED = 227 * 1024;
+constexpr uint32_t MAX_COPIES = 256;
 constexpr unsigned char POISON = 0xff;  // NaN in every floating-point format
 
 enum class Order : uint32_t { forward, reverse, random };
@@ -97,11 +99,20 @@ using Context = ucontext_t;
 void darts_emulator_switch(Context *save, Context *load) { swapcontext(save, load); }
 #endif
 
+struct Copy {
+    void *to;
+    const void *from;
+    uint32_t bytes;
+    bool there;
+};
+
 struct Fiber {
     Context context;
     unsigned char *stack;
     Site site;
     State state;
+    uint32_t copying;  // copies under way
+    Copy copies[MAX_COPIES];
 };
 
 struct Machine {
@@ -162,6 +173,7 @@ void to_scheduler() { darts_emulator_switch(&machine->fibers[machine->current].c
 
 void fiber_main() {
     machine->entry->run(machine->args);
+    if (machine->fibers[machine->current].copying > 0) fail("it returns while copies to shared memory are under way");
     machine->fibers[machine->current].state = State::returned;
     machine->returned++;
     to_scheduler();
@@ -185,6 +197,7 @@ void start(uint32_t thread) {
     fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, fiber_main, 0);
 #endif
+    fiber.copying = 0;
     set_ready(thread);
 }
 
@@ -363,6 +376,25 @@ void barrier(const char *file, int line) {
         for (uint32_t t = 0; t < threads; t++) set_ready(t);
     }
     to_scheduler();
+}
+
+void copy(void *to, const void *from, size_t bytes, bool there) {
+    Fiber &fiber = machine->fibers[machine->current];
+    aligned(static_cast<unsigned char *>(to), bytes);
+    if (there) aligned(static_cast<const unsigned char *>(from), bytes);
+    if (fiber.copying == MAX_COPIES) fail("more than %u copies to shared memory are under way", MAX_COPIES);
+    memset(to, POISON, bytes);
+    fiber.copies[fiber.copying++] = Copy{to, from, uint32_t(bytes), there};
+}
+
+void copies_done() {
+    Fiber &fiber = machine->fibers[machine->current];
+    for (uint32_t i = 0; i < fiber.copying; i++) {
+        const Copy &copy = fiber.copies[i];
+        if (copy.there) memcpy(copy.to, copy.from, copy.bytes);
+        else memset(copy.to, 0, copy.bytes);
+    }
+    fiber.copying = 0;
 }
 
 void exchange(const void *in, size_t in_bytes, void *out, size_t out_bytes, Combine combine, const char *what, const char *file,

@@ -58,6 +58,9 @@ using Combine = void (*)(const Lane *in, Lane *out);
 void exchange(const void *in, size_t in_bytes, void *out, size_t out_bytes, Combine combine, const char *what, const char *file,
               int line);
 void barrier(const char *file, int line);
+// A copy that the running thread asks for: `to` is poison until `copies_done` makes it, so that who reads it before reads no number.
+void copy(void *to, const void *from, size_t bytes, bool there);
+void copies_done();
 [[noreturn]] void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 template <typename T> struct Shuffle {
@@ -143,6 +146,9 @@ DEVICE uint32_t bits_of_float(float value) {
 DEVICE float4 load4(const float *p) { return *reinterpret_cast<const float4 *>(emulator::aligned(p, 16)); }
 DEVICE void put4(float *p, float4 v) { *reinterpret_cast<float4 *>(emulator::aligned(p, 16)) = v; }
 DEVICE void store4(float *p, float4 v) { *reinterpret_cast<float4 *>(emulator::aligned(p, 16)) = v; }
+DEVICE void copy4(float *to, const float *from, bool there) { emulator::copy(to, from, 16, there); }
+DEVICE void copy1(float *to, const float *from, bool there) { emulator::copy(to, from, 4, there); }
+DEVICE void copies_done() { emulator::copies_done(); }
 DEVICE float2 load2(const float *p) { return *reinterpret_cast<const float2 *>(emulator::aligned(p, 8)); }
 DEVICE void store2(float *p, float2 v) { *reinterpret_cast<float2 *>(emulator::aligned(p, 8)) = v; }
 DEVICE float4 make_float4(float x, float y, float z, float w) { return float4{x, y, z, w}; }

@@ -83,6 +83,17 @@ KERNEL(planted_uninitialized_shared, PlantedArgs, 64) {
     args.y[threadIdx.x] = sum;
 }
 
+// y[4i..] ← x[4i..] through copies to shared memory, zeros for the last. Fault 1: read before they are there. Fault 2: nobody waits.
+KERNEL(planted_copy, PlantedArgs, 32) {
+    DYN_SMEM(float, shared);
+    uint32_t i = threadIdx.x * 4;
+    if (i >= args.len) return;
+    copy4(shared + i, args.x + i, i + 4 < args.len);
+    if (args.fault == 0) copies_done();
+    if (args.fault < 2) store4(args.y + i, load4(shared + i));
+    if (args.fault == 1) copies_done();
+}
+
 // y[4i..] ← x[4i + fault..], four at once. Fault 1: at an address that is not aligned to 16 bytes.
 KERNEL(planted_unaligned_load, PlantedArgs, 32) {
     uint32_t i = threadIdx.x * 4;

@@ -120,6 +120,17 @@ fn emulator_finds_shared_memory_that_is_overrun_or_not_initialized() {
 }
 
 #[test]
+fn emulator_finds_copies_that_nobody_waits_for() {
+    static KERNEL: Kernel = Kernel::new("planted_copy", 32);
+    let y = |fault| run(&Emulator::new(ORDERS[0]), &KERNEL, 1, 64 * 4, fault).unwrap();
+    assert_eq!((y(0)[9], &y(0)[60..]), (1e8, &[0.0; 4][..]));
+    assert!(y(1).iter().all(|y| y.is_nan()));
+    for message in message(&KERNEL, 64 * 4, 2) {
+        assert!(message.contains("it returns while copies to shared memory are under way"), "{message}");
+    }
+}
+
+#[test]
 fn emulator_finds_an_unaligned_access() {
     static KERNEL: Kernel = Kernel::new("planted_unaligned_load", 32);
     for message in message(&KERNEL, 0, 1) {

@@ -14,6 +14,9 @@
 //   block_sum(v, shared)                all threads of the block; contains barriers
 //   load4, store4, load2, store2        16 and 8 bytes at once, so aligned
 //   put4                                store4 to shared memory
+//   copy4(to, from, there), copy1       16 or 4 bytes on their way to shared memory, zeros if not `there`; both ends aligned.
+//                                       Nobody touches `to` until this thread has called copies_done()
+//   copies_done()                       this thread's copies have arrived: for itself, and for others after a BARRIER
 //   larger(a, b)                        the larger of two floats; a NaN is larger than any number
 //   relu(v)                             larger(v, 0)
 //   bf16, to_float, to_bf16             storage in bfloat16, rounded to nearest even
@@ -60,6 +63,15 @@ DEVICE void put4(float *p, float4 v) {
     uint32_t address = (uint32_t)__cvta_generic_to_shared(p);
     asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
 }
+DEVICE void copy4(float *to, const float *from, bool there) {
+    uint32_t address = (uint32_t)__cvta_generic_to_shared(to), bytes = there ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(bytes) : "memory");
+}
+DEVICE void copy1(float *to, const float *from, bool there) {
+    uint32_t address = (uint32_t)__cvta_generic_to_shared(to), bytes = there ? 4 : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(address), "l"(from), "r"(bytes) : "memory");
+}
+DEVICE void copies_done() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 DEVICE float larger(float a, float b) {
     float c;
     asm("max.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));

@@ -13,6 +13,17 @@ DEVICE float4 load_quad(const float *p, uint32_t left, bool wide) {
     return make_float4(p[0], left > 1 ? p[1] : 0.0f, left > 2 ? p[2] : 0.0f, left > 3 ? p[3] : 0.0f);
 }
 
+// Of two arrays at once.
+DEVICE void load_pair(const float *p, const float *q, uint32_t left, bool wide, float4 &a, float4 &b) {
+    if (wide) {
+        a = load4(p);
+        b = load4(q);
+    } else {
+        a = load_quad(p, left, false);
+        b = load_quad(q, left, false);
+    }
+}
+
 DEVICE void store_quad(float *p, float4 v, uint32_t left, bool wide) {
     if (wide) {
         store4(p, v);

@@ -31,28 +31,77 @@ struct SepBackwardArgs {
 };
 static_assert(sizeof(SepBackwardArgs) == 24 + SEP_KIND_BYTES * SEP_KINDS + 200 * SEP_UNITS, "layout of SepBackwardArgs");
 
-// dz of a tile into rows [C_out][pitch]; 0 at pixels that do not exist.
-DEVICE void load_upstream(const SepKind &kind, const Slot *slots, const Upstream &upstream, float *rows) {
+// Asks for the first term of the gradient that arrives at a tile: a pixel's channels are copied to where rows will have a channel's
+// pixels.
+DEVICE void ask_upstream(const SepKind &kind, const Slot *slots, const Upstream &upstream, float *rows) {
     uint32_t quads = (kind.c_out + 3) / 4, count = kind.pixels / 4;
     for (uint32_t index = threadIdx.x; index < tile4_count(count, quads); index += SEP_THREADS) {
         Tile4 at = tile4(index, quads, kind.quads_out_magic);
         if (at.slot >= count) continue;
         uint32_t c = 4 * at.quad;
         Slot pixel = slots[at.slot];
-        float4 v[4];
-        int offset[4];
-        bool there[4];
-        uint32_t image[4];
+        const float *grad = upstream.term[0].grad + (size_t)pixel.index * kind.c_out + c;
+        const bool there[4] = {0 < pixel.columns, 1 < pixel.columns, 2 < pixel.columns, 3 < pixel.columns};
+        copy_piece(rows + c * kind.pitch + 4 * at.slot, kind.pitch, there, kind.c_out - c, upstream.wide,
+                   [&](uint32_t j) { return grad + j * kind.c_out; });
+    }
+}
+
+// Four channels of the first `columns` of four neighbouring pixels, zeros of the others.
+DEVICE void load_pixels(const float *from, uint32_t stride, uint32_t columns, uint32_t left, bool wide, float4 (&v)[4]) {
+    if (wide) {
 #pragma unroll
-        for (uint32_t j = 0; j < 4; j++) {
-            offset[j] = (int)(j * kind.c_out);
-            there[j] = j < pixel.columns;
-            image[j] = pixel.image;
+        for (uint32_t j = 0; j < 4; j++) v[j] = j < columns ? load4(from + j * stride) : splat_quad(0.0f);
+    } else {
+#pragma unroll
+        for (uint32_t j = 0; j < 4; j++) v[j] = j < columns ? load_quad(from + j * stride, left, false) : splat_quad(0.0f);
+    }
+}
+
+DEVICE float4 upstream_scale(const UpstreamTerm &term, const Slot &pixel, uint32_t c, uint32_t left, bool wide) {
+    float4 scale = term.scale ? load_quad(term.scale + c, left, wide) : splat_quad(1.0f);
+    if (term.sample_scale && pixel.columns) scale = mul_quad(scale, splat_quad(term.sample_scale[pixel.image]));
+    return scale;
+}
+
+// dz of a tile into rows [C_out][pitch], after `ask_upstream`; 0 at pixels that do not exist.
+DEVICE void take_upstream(const SepKind &kind, const Slot *slots, const Upstream &upstream, float *rows) {
+    uint32_t quads = (kind.c_out + 3) / 4, count = kind.pixels / 4;
+    for (uint32_t index = threadIdx.x; index < tile4_count(count, quads); index += SEP_THREADS) {
+        Tile4 at = tile4(index, quads, kind.quads_out_magic);
+        if (at.slot >= count) continue;
+        uint32_t c = 4 * at.quad;
+        Slot pixel = slots[at.slot];
+        float *to = rows + c * kind.pitch + 4 * at.slot;
+        uint32_t left = kind.c_out - c;
+        size_t first = (size_t)pixel.index * kind.c_out + c;
+        bool wide = upstream.wide;
+        float4 v[4];
+        if (upstream.b) {
+            load_pixels(upstream.z + first, kind.c_out, pixel.columns, left, wide, v);
+            float4 b, d;
+            load_pair(upstream.b + c, upstream.d + c, left, wide, b, d);
+#pragma unroll
+            for (uint32_t j = 0; j < 4; j++) {
+                if (j < pixel.columns) v[j] = fma_quad(b, v[j], d);
+            }
+        } else {
+#pragma unroll
+            for (uint32_t j = 0; j < 4; j++) v[j] = splat_quad(0.0f);
         }
-        upstream_quads(upstream, (size_t)pixel.index * kind.c_out + c, offset, there, image, c, kind.c_out - c, v);
+        for (uint32_t t = 1; t < upstream.terms; t++) {
+            float4 scale = upstream_scale(upstream.term[t], pixel, c, left, wide), grad[4];
+            load_pixels(upstream.term[t].grad + first, kind.c_out, pixel.columns, left, wide, grad);
+#pragma unroll
+            for (uint32_t j = 0; j < 4; j++) v[j] = fma_quad(scale, grad[j], v[j]);
+        }
+        float4 scale = upstream_scale(upstream.term[0], pixel, c, left, wide);
+        copies_done();
+#pragma unroll
+        for (uint32_t j = 0; j < 4; j++) v[j] = fma_quad(scale, load4(to + j * kind.pitch), v[j]);
         transpose(v);
 #pragma unroll
-        for (uint32_t j = 0; j < 4; j++) put4(rows + (c + j) * kind.pitch + 4 * at.slot, v[j]);
+        for (uint32_t j = 0; j < 4; j++) put4(to + j * kind.pitch, v[j]);
     }
 }
 
@@ -332,17 +381,20 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     bool weights = unit.d_pointwise != nullptr;
     Planes planes = {kind.tile_n, kind.in_h, kind.in_w, kind.plane, kind.chunk / 4, kind.quads_magic, kind.across_magic,
                      kind.in_h_magic, kind.step};
-    Source from = {unit.x, unit.scale, unit.shift, args.n, args.h, args.w, kind.c_in, 1, true, unit.wide != 0};
+    Source from = {unit.x, unit.scale, unit.shift, args.n, args.h, args.w, kind.c_in, 1, unit.wide != 0};
     float *dz = shared + kind.rows_at;
     float *g = shared + kind.more_at;
     float *pointwise = shared + kind.pointwise_at;
     float *depthwise = shared + kind.depthwise_at;
     float *parts = shared + kind.taps_at;
     uint32_t taps = kind.kernel * kind.kernel, pitch_w = kind.weights_pitch;
-    for (uint32_t i = threadIdx.x; i < channels * taps; i += SEP_THREADS) depthwise[i] = unit.depthwise[c0 * taps + i];
+    // What is copied is asked for as soon as its place is free, and waited for when it is needed.
+    for (uint32_t i = threadIdx.x; i < channels * taps; i += SEP_THREADS) {
+        copy1(depthwise + i, unit.depthwise + c0 * taps + i, true);
+    }
     for (uint32_t i = threadIdx.x; i < kind.c_out * kind.chunk; i += SEP_THREADS) {
         uint32_t o = quotient(i, kind.chunk_magic), c = i - o * kind.chunk;
-        pointwise[o * pitch_w + c] = c < channels ? unit.pointwise[(size_t)o * kind.c_in + c0 + c] : 0.0f;
+        copy1(pointwise + o * pitch_w + c, unit.pointwise + (size_t)o * kind.c_in + c0 + c, c < channels);
     }
     float *d_depthwise = unit.d_depthwise + (size_t)slot * kind.c_in * taps + c0 * taps;
     float *d_pointwise = unit.d_pointwise + (size_t)slot * kind.c_out * kind.c_in + c0;
@@ -355,33 +407,38 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     for (uint32_t t = 0; LARGE && weights && has_patch && t < taps; t++) my_parts[t] = 0.0f;
     // Slots of this tile and of the next.
     Slot *slots = reinterpret_cast<Slot *>(shared + kind.slots_at);
-    fill_slots(kind, corner_of(kind, slot), args.n, slots, threadIdx.x);
+    Corner corner = corner_of(kind, slot);
+    fill_slots(kind, corner, args.n, slots, threadIdx.x);
     BARRIER();
+    bool two = kind.next_at != kind.rows_at;
+    ask_upstream(kind, slots, unit.upstream, shared + kind.next_at);
     // The products of rows of one tile go beside the loads for the next.
     uint32_t odd = 0;
     for (uint32_t tile = slot;; tile += kind.splits, odd ^= 1) {
         if (tile != slot && weights) {
             add_tile(products, kind, channels, dz, g, args.bfloat, tile == slot + kind.splits, d_pointwise);
         }
-        Corner corner = corner_of(kind, tile);
-        bool more = tile < kind.tiles;
-        if (more && weights) {
-            int y0 = (int)(kind.stride * corner.row) - (int)kind.padding;
-            int x0 = (int)(kind.stride * corner.column) - (int)kind.padding;
-            load_planes<1>(shared, planes, from, corner.n, y0, x0, c0);
-        }
+        bool more = tile < kind.tiles, another = tile + kind.splits < kind.tiles;
+        if (more && weights) load_planes(shared, planes, from, origin_of(kind, corner, c0));
+        if (another) corner = corner_of(kind, tile + kind.splits);
+        const Slot *here = slots + odd * (kind.pixels / 4);
+        Slot *next = slots + (odd ^ 1) * (kind.pixels / 4);
         // The next tile's slots, by the last threads: it is they who have loaded least.
         uint32_t thread = SEP_THREADS - 1 - threadIdx.x;
-        if (tile + kind.splits < kind.tiles && thread < kind.pixels / 4) {
-            fill_slots(kind, corner_of(kind, tile + kind.splits), args.n, slots + (odd ^ 1) * (kind.pixels / 4), thread);
-        }
-        // Where there is room, dz of a tile is loaded while that of the one before is still read.
-        if (kind.next_at == kind.rows_at) BARRIER();
+        if (another && thread < kind.pixels / 4) fill_slots(kind, corner, args.n, next, thread);
+        // Where there is room, dz of a tile is made while that of the one before is still read.
+        if (!two) BARRIER();
         dz = dz == shared + kind.rows_at ? shared + kind.next_at : shared + kind.rows_at;
-        const Slot *here = slots + odd * (kind.pixels / 4);
-        if (more) load_upstream(kind, here, unit.upstream, dz);
+        if (more) {
+            if (!two && tile != slot) ask_upstream(kind, here, unit.upstream, dz);
+            take_upstream(kind, here, unit.upstream, dz);
+        }
+        copies_done();
         BARRIER();
         if (!more) break;
+        if (two && another) {
+            ask_upstream(kind, next, unit.upstream, dz == shared + kind.rows_at ? shared + kind.next_at : shared + kind.rows_at);
+        }
         if constexpr (TENSOR) {
             multiply_pointwise_warp(kind, here, unit, c0, dz, pointwise, g, weights, args.bfloat);
         } else if (kind.pixels * channels > 16 * SEP_THREADS) {

@@ -94,66 +94,140 @@ struct Planes {
     uint32_t images, rows, columns, plane, quads, quads_magic, across_magic, rows_magic, step;
 };
 
-// Images [n, h, w, c] and, where `activate`, relu(scale*x + shift) in place of x (null scale: relu(x)). With `up` > 1, they hold
-// up - 1 zeros between neighbouring pixels.
+// Images [n, h, w, c]; activated, relu(scale*x + shift) (null scale: relu(x)). With `up` > 1, they hold up - 1 zeros between neighbouring
+// pixels. wide: C and the addresses allow accesses of 16 bytes.
 struct Source {
     const float *x, *scale, *shift;
     uint32_t n, h, w, c, up;
-    bool activate, wide;
+    bool wide;
 };
 
-// Channels [c0, c0 + 4*quads) of the tile whose first image, row and column are n0, y0 and x0, into planes. What lies
-// outside of the image is 0, after the activation; the planes of a quad of which no channel exists stay as they are. UP: `up`
-// where it is a constant, else 0.
+// The first image, row and column of a tile's input, and the first of its channels [c0, c0 + 4*quads).
+struct Origin {
+    uint32_t n, c;
+    int row, column;
+};
+
+DEVICE Origin origin_of(const SepKind &kind, const Corner &corner, uint32_t c0) {
+    return {corner.n, c0, (int)(kind.stride * corner.row) - (int)kind.padding, (int)(kind.stride * corner.column) - (int)kind.padding};
+}
+
+// What a thread brings at a time, four neighbouring pixels of four channels from c on. to: where they lie in the first channel's plane.
+// There is not any of the quads of which no channel exists.
+struct Piece {
+    uint32_t slot, c, to;
+    bool any;
+};
+
+DEVICE uint32_t piece_slots(const Planes &p) { return p.images * p.rows * (p.columns / 4); }
+
+DEVICE Piece piece_of(const Planes &p, uint32_t c0, uint32_t channels, uint32_t index) {
+    Tile4 at = tile4(index, p.quads, p.quads_magic);
+    uint32_t c = c0 + 4 * at.quad;
+    return {at.slot, c, 4 * at.quad * p.plane + 4 * at.slot, at.slot < piece_slots(p) && c < channels};
+}
+
+// The pixels of a piece, and which of them there are. UP: `up` where it is a constant, else 0.
 template <int UP>
-DEVICE void load_planes(float *planes, const Planes &p, const Source &from, uint32_t n0, int y0, int x0, uint32_t c0) {
-    uint32_t across = p.columns / 4, slots = p.images * p.rows * across, up = UP ? UP : from.up;
-    for (uint32_t index = threadIdx.x; index < tile4_count(slots, p.quads); index += SEP_THREADS) {
-        Tile4 at = tile4(index, p.quads, p.quads_magic);
-        uint32_t c = c0 + 4 * at.quad;
-        if (at.slot >= slots || c >= from.c) continue;
-        uint32_t line = quotient(at.slot, p.across_magic), image = quotient(line, p.rows_magic);
-        // Rows and columns before the first are large numbers.
-        uint32_t y = (uint32_t)y0 + (line - image * p.rows) * p.step, x = (uint32_t)x0 + 4 * (at.slot - line * across) * p.step;
-        bool inside = n0 + image < from.n && y / up < from.h && y % up == 0;
-        uint32_t number = (n0 + image) * from.h + (inside ? y / up : 0);
-        const float *row = from.x + (size_t)number * (from.w * from.c) + c;
-        float4 v[4];
-        bool there[4];
-        const float *pixel[4];
+DEVICE void pixels_of(const Piece &piece, const Planes &p, const Source &from, const Origin &origin, const float *(&pixel)[4],
+                      bool (&there)[4]) {
+    uint32_t across = p.columns / 4, up = UP ? UP : from.up;
+    uint32_t line = quotient(piece.slot, p.across_magic), image = quotient(line, p.rows_magic);
+    // Rows and columns before the first are large numbers.
+    uint32_t y = (uint32_t)origin.row + (line - image * p.rows) * p.step;
+    uint32_t x = (uint32_t)origin.column + 4 * (piece.slot - line * across) * p.step;
+    bool inside = origin.n + image < from.n && y / up < from.h && y % up == 0;
+    uint32_t number = (origin.n + image) * from.h + (inside ? y / up : 0);
+    const float *row = from.x + (size_t)number * (from.w * from.c) + piece.c;
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            uint32_t at_x = x + j * p.step;
-            there[j] = inside && at_x / up < from.w && at_x % up == 0;
-            // Of a pixel that is not there it may be beyond all memory.
-            if constexpr (UP == 1) {
-                pixel[j] = j == 0 ? row + (ptrdiff_t)(int)x * (int)from.c : pixel[j - 1] + p.step * from.c;
-            } else {
-                pixel[j] = row + (size_t)(at_x / up) * from.c;
-            }
+    for (int j = 0; j < 4; j++) {
+        uint32_t at_x = x + j * p.step;
+        there[j] = inside && at_x / up < from.w && at_x % up == 0;
+        // Of a pixel that is not there it may be beyond all memory.
+        if constexpr (UP == 1) {
+            pixel[j] = j == 0 ? row + (ptrdiff_t)(int)x * (int)from.c : pixel[j - 1] + p.step * from.c;
+        } else {
+            pixel[j] = row + (size_t)(at_x / up) * from.c;
         }
+    }
+}
+
+// A tile's input, activated, into planes. What lies outside of the image is 0, after the activation; the planes of a quad of which no
+// channel exists stay as they are.
+DEVICE void load_planes(float *planes, const Planes &p, const Source &from, const Origin &origin) {
+    for (uint32_t index = threadIdx.x; index < tile4_count(piece_slots(p), p.quads); index += SEP_THREADS) {
+        Piece piece = piece_of(p, origin.c, from.c, index);
+        if (!piece.any) continue;
+        const float *pixel[4];
+        bool there[4];
+        pixels_of<1>(piece, p, from, origin, pixel, there);
+        uint32_t left = from.c - piece.c;
+        float4 v[4];
         // Loads first, all at once: their latencies overlap.
         if (from.wide) {
 #pragma unroll
             for (int j = 0; j < 4; j++) v[j] = there[j] ? load4(pixel[j]) : splat_quad(0.0f);
         } else {
 #pragma unroll
-            for (int j = 0; j < 4; j++) v[j] = there[j] ? load_quad(pixel[j], from.c - c, false) : splat_quad(0.0f);
+            for (int j = 0; j < 4; j++) v[j] = there[j] ? load_quad(pixel[j], left, false) : splat_quad(0.0f);
         }
-        if (from.activate && from.scale) {
-            float4 scale = load_quad(from.scale + c, from.c - c, from.wide), shift = load_quad(from.shift + c, from.c - c, from.wide);
+        if (from.scale) {
+            float4 scale, shift;
+            load_pair(from.scale + piece.c, from.shift + piece.c, left, from.wide, scale, shift);
 #pragma unroll
             for (int j = 0; j < 4; j++) {
-                if (there[j]) v[j] = relu_quad(fma_quad(scale, v[j], shift));
+                if (there[j]) v[j] = fma_quad(scale, v[j], shift);
             }
-            transpose(v);
-        } else {
-            // Before the ReLU, whose results then lie where they have to.
-            transpose(v);
-#pragma unroll
-            for (int j = 0; j < 4; j++) v[j] = from.activate ? relu_quad(v[j]) : v[j];
         }
-        float *to = planes + 4 * at.quad * p.plane + 4 * at.slot;
+        // Before the ReLU, whose results then lie where they have to.
+        transpose(v);
+#pragma unroll
+        for (int j = 0; j < 4; j++) put4(planes + piece.to + j * p.plane, relu_quad(v[j]));
+    }
+}
+
+// Asks for four channels, of which `left` exist, of those of four pixels that are there: of number j from `pixel(j)`, to + j*pitch.
+// Zeros for all others.
+template <typename Pixel>
+DEVICE void copy_piece(float *to, uint32_t pitch, const bool (&there)[4], uint32_t left, bool wide, Pixel pixel) {
+    if (wide) {
+#pragma unroll
+        for (uint32_t j = 0; j < 4; j++) copy4(to + j * pitch, pixel(j), there[j]);
+    } else {
+#pragma unroll
+        for (uint32_t j = 0; j < 4; j++) {
+            // A loop, so that nobody who takes the other branch issues its instructions.
+#pragma unroll 1
+            for (uint32_t c = 0; c < 4; c++) copy1(to + j * pitch + c, pixel(j) + c, there[j] && c < left);
+        }
+    }
+}
+
+// Asks for a tile's input, not activated: a pixel's channels are copied to where a channel's pixels will lie, and the thread may do
+// something else until it calls `take_planes`.
+template <int UP>
+DEVICE void ask_planes(float *planes, const Planes &p, const Source &from, const Origin &origin) {
+    for (uint32_t index = threadIdx.x; index < tile4_count(piece_slots(p), p.quads); index += SEP_THREADS) {
+        Piece piece = piece_of(p, origin.c, from.c, index);
+        if (!piece.any) continue;
+        const float *pixel[4];
+        bool there[4];
+        pixels_of<UP>(piece, p, from, origin, pixel, there);
+        copy_piece(planes + piece.to, p.plane, there, from.c - piece.c, from.wide, [&](uint32_t j) { return pixel[j]; });
+    }
+}
+
+// What was asked for has come: channels' pixels instead of pixels' channels, each thread where it has copied to.
+DEVICE void take_planes(float *planes, const Planes &p, const Source &from, uint32_t c0) {
+    copies_done();
+    for (uint32_t index = threadIdx.x; index < tile4_count(piece_slots(p), p.quads); index += SEP_THREADS) {
+        Piece piece = piece_of(p, c0, from.c, index);
+        if (!piece.any) continue;
+        float *to = planes + piece.to;
+        float4 v[4];
+#pragma unroll
+        for (int j = 0; j < 4; j++) v[j] = load4(to + j * p.plane);
+        transpose(v);
 #pragma unroll
         for (int j = 0; j < 4; j++) put4(to + j * p.plane, v[j]);
     }

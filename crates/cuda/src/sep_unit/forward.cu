@@ -174,8 +174,6 @@ DEVICE void forward_units(const SepForwardArgs &args) {
     uint32_t first = kind.first_unit + block / kind.splits * kind.per_block;
     uint32_t end = min(first + kind.per_block, kind.first_unit + kind.units);
     Corner at = corner_of(kind, tile);
-    int y0 = (int)(kind.stride * at.row) - (int)kind.padding;
-    int x0 = (int)(kind.stride * at.column) - (int)kind.padding;
     Planes planes = {kind.tile_n, kind.in_h, kind.in_w, kind.plane, kind.chunk / 4, kind.quads_magic, kind.across_magic,
                      kind.in_h_magic, kind.step};
     float *rows = shared + kind.rows_at;
@@ -187,45 +185,45 @@ DEVICE void forward_units(const SepForwardArgs &args) {
     uint32_t taps = kind.kernel * kind.kernel;
     uint32_t outputs = min(kind.split, kind.c_out - o0), pitch_w = kind.weights_pitch;
     // Two steps at a time: the products of one, and the loads for the depthwise convolution of the next, whose latencies hide
-    // behind them.
+    // behind them. Weights are copied beside whatever comes before their use.
     uint32_t u = first, chunk = 0;
     for (bool begun = false;; begun = true) {
         const SepForward &unit = args.unit[u];
+        uint32_t done = chunk;
         bool last = chunk + 1 == kind.chunks;
         if (begun) {
-            uint32_t channels = min(kind.chunk, kind.c_in - chunk * kind.chunk);
-            if constexpr (TENSOR) {
-                multiply_warp(kind, unit, chunk, o0, channels, rows, pointwise, slots, args.bfloat, sums);
-            } else if (kind.pixels * kind.split > 16 * SEP_THREADS) {
-                // Eight pixels a thread, unless half of the threads would idle.
-                multiply_share<2>(kind, unit, tile, chunk, o0, channels, rows, pointwise, slots, sums);
-            } else {
-                multiply_share<1>(kind, unit, tile, chunk, o0, channels, rows, pointwise, slots, sums);
-            }
             u = last ? u + 1 : u;
             chunk = last ? 0 : chunk + 1;
         }
         bool more = u < end;
         const SepForward &next = args.unit[more ? u : first];
         uint32_t c0 = chunk * kind.chunk, channels = min(kind.chunk, kind.c_in - c0);
-        if (more) {
-            if (!begun || kind.chunks > 1) {
-                Source from = {next.x, next.scale, next.shift, args.n, args.h, args.w, kind.c_in, 1,
-                               true, (next.wide & SEP_WIDE_X) != 0};
-                load_planes<1>(shared, planes, from, at.n, y0, x0, c0);
-            }
-            for (uint32_t i = threadIdx.x; i < channels * taps; i += SEP_THREADS) {
-                depthwise[i] = next.depthwise[c0 * taps + i];
+        for (uint32_t i = threadIdx.x; more && i < channels * taps; i += SEP_THREADS) {
+            copy1(depthwise + i, next.depthwise + c0 * taps + i, true);
+        }
+        if (begun) {
+            uint32_t depth = min(kind.chunk, kind.c_in - done * kind.chunk);
+            if constexpr (TENSOR) {
+                multiply_warp(kind, unit, done, o0, depth, rows, pointwise, slots, args.bfloat, sums);
+            } else if (kind.pixels * kind.split > 16 * SEP_THREADS) {
+                // Eight pixels a thread, unless half of the threads would idle.
+                multiply_share<2>(kind, unit, tile, done, o0, depth, rows, pointwise, slots, sums);
+            } else {
+                multiply_share<1>(kind, unit, tile, done, o0, depth, rows, pointwise, slots, sums);
             }
         }
+        if (more && (!begun || kind.chunks > 1)) {
+            Source from = {next.x, next.scale, next.shift, args.n, args.h, args.w, kind.c_in, 1, (next.wide & SEP_WIDE_X) != 0};
+            load_planes(shared, planes, from, origin_of(kind, at, c0));
+        }
+        copies_done();
         BARRIER();
         if (begun && last) store_sums<TENSOR>(kind, unit, tile, o0, sums);
         if (!more) break;
         for (uint32_t i = threadIdx.x; i < kind.split * kind.chunk; i += SEP_THREADS) {
             uint32_t out = quotient(i, kind.chunk_magic), c = i - out * kind.chunk;
             if (c >= channels) continue;
-            float weight = out < outputs ? next.pointwise[(size_t)(o0 + out) * kind.c_in + c0 + c] : 0.0f;
-            pointwise[c * pitch_w + out] = weight;
+            copy1(pointwise + c * pitch_w + out, next.pointwise + (size_t)(o0 + out) * kind.c_in + c0 + c, out < outputs);
         }
 #define FORWARD_PATCHES(K, F, D) forward_patches<K, F, D>(kind, channels, shared, depthwise, rows)
         if constexpr (LARGE) {
@@ -233,6 +231,7 @@ DEVICE void forward_units(const SepForwardArgs &args) {
         } else {
             SEP_DISPATCH_SMALL(kind.kernel, kind.factor, kind.dilation, FORWARD_PATCHES)
         }
+        copies_done();
         BARRIER();
     }
 }

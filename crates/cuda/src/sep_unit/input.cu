@@ -88,6 +88,20 @@ DEVICE void input_patches(const SepInputArgs &args, const SepInputUnit &unit, ui
     }
 }
 
+// Four neighbouring pixels of x: number of the first's first value, and how many of them exist.
+struct Place {
+    size_t first;
+    uint32_t columns;
+};
+
+DEVICE Place place_of(const SepInputArgs &args, uint32_t slot, uint32_t n0, uint32_t row0, uint32_t column0, uint32_t c) {
+    uint32_t line = quotient(slot, args.columns_magic), column = column0 + 4 * slot - line * args.tile_w;
+    uint32_t image = quotient(line, args.tile_h_magic), row = row0 + line - image * args.tile_h;
+    bool inside = n0 + image < args.n && row < args.h && column < args.w;
+    size_t first = (((size_t)(n0 + image) * args.h + row) * args.w + column) * args.c + c;
+    return {first, inside ? min(args.w - column, 4u) : 0};
+}
+
 // Grid: tiles, runs of channels, inputs.
 KERNEL_RESIDENT(sep_unit_input, SepInputArgs, SEP_THREADS, SEP_RESIDENT) {
     DYN_SMEM(float, shared);
@@ -100,29 +114,49 @@ KERNEL_RESIDENT(sep_unit_input, SepInputArgs, SEP_THREADS, SEP_RESIDENT) {
     float *rows = shared + args.rows_at;
     float *depthwise = shared + args.depthwise_at;
     bool wide = input.flags & SEP_WIDE;
-    // With two sets of planes and taps, those of a unit are loaded beside the products of the one before.
+    // With two sets of planes and taps, those of a unit are copied beside the products of the one before.
     uint32_t ahead = args.next_at ? 1 : 0;
+    uint32_t quads = args.chunk / 4, slots = args.pixels / 4;
+    bool copied = ahead && input.count && wide;
+    float *copy = shared + (input.count & 1) * args.next_at;
     for (uint32_t i = 0; input.count && i < input.count + ahead; i++) {
+        const SepInputUnit &unit = args.unit[input.first + min(i, input.count - 1)];
+        Planes planes = {args.tile_n, unit.in_h, unit.in_w, unit.plane, args.chunk / 4, args.quads_magic, unit.across_magic,
+                         unit.in_h_magic, 1};
+        Source from = {unit.g, nullptr, nullptr, args.n, unit.out_h, unit.out_w, args.c, unit.stride, wide};
+        float *set = shared + (i & 1) * args.next_at;
         if (i < input.count) {
-            const SepInputUnit &unit = args.unit[input.first + i];
-            Planes planes = {args.tile_n, unit.in_h, unit.in_w, unit.plane, args.chunk / 4, args.quads_magic, unit.across_magic,
-                             unit.in_h_magic, 1};
-            Source from = {unit.g, nullptr, nullptr, args.n, unit.out_h, unit.out_w, args.c, unit.stride, false, wide};
-            float *to = shared + (i & 1) * args.next_at;
-            int y0 = (int)row0 - (int)unit.padding, x0 = (int)column0 - (int)unit.padding;
+            Origin origin = {n0, c0, (int)row0 - (int)unit.padding, (int)column0 - (int)unit.padding};
             // Divisions by constants, where they are known.
             if (unit.stride == 1) {
-                load_planes<1>(to, planes, from, n0, y0, x0, c0);
+                ask_planes<1>(set, planes, from, origin);
             } else if (unit.stride == 2) {
-                load_planes<2>(to, planes, from, n0, y0, x0, c0);
+                ask_planes<2>(set, planes, from, origin);
             } else {
-                load_planes<0>(to, planes, from, n0, y0, x0, c0);
+                ask_planes<0>(set, planes, from, origin);
             }
             uint32_t taps = unit.kernel * unit.kernel;
             float *weights = depthwise + (i & 1) * args.next_taps_at;
-            for (uint32_t t = threadIdx.x; t < channels * taps; t += SEP_THREADS) weights[t] = unit.depthwise[c0 * taps + t];
+            for (uint32_t t = threadIdx.x; t < channels * taps; t += SEP_THREADS) {
+                copy1(weights + t, unit.depthwise + c0 * taps + t, true);
+            }
+        } else if (copied) {
+            // After the last unit's g comes x, each thread's to places of its own.
+            for (uint32_t index = threadIdx.x; index < tile4_count(slots, quads); index += SEP_THREADS) {
+                Tile4 at = tile4(index, quads, args.quads_magic);
+                uint32_t c = 4 * at.quad;
+                if (at.slot >= slots || c >= channels) continue;
+                auto [first, columns] = place_of(args, at.slot, n0, row0, column0, c0 + c);
+#pragma unroll
+                for (uint32_t j = 0; j < 4; j++) {
+                    copy4(copy + (c + j) * args.pitch + 4 * at.slot, input.x + first + j * args.c, j < columns);
+                }
+            }
         }
-        if (!ahead) BARRIER();
+        if (!ahead) {
+            take_planes(set, planes, from, c0);
+            BARRIER();
+        }
         if (i >= ahead) {
             uint32_t u = i - ahead;
             const SepInputUnit &unit = args.unit[input.first + u];
@@ -134,18 +168,16 @@ KERNEL_RESIDENT(sep_unit_input, SepInputArgs, SEP_THREADS, SEP_RESIDENT) {
                 SEP_DISPATCH_LARGE(unit.kernel, 1, unit.dilation, INPUT_PATCHES)
             }
         }
+        if (ahead && i < input.count) take_planes(set, planes, from, c0);
         BARRIER();
     }
     // du, and du*x in place of g's planes.
-    uint32_t quads = args.chunk / 4, slots = args.pixels / 4;
+    copies_done();
     for (uint32_t index = threadIdx.x; index < tile4_count(slots, quads); index += SEP_THREADS) {
         Tile4 at = tile4(index, quads, args.quads_magic);
         uint32_t c = 4 * at.quad;
         if (at.slot >= slots || c >= channels) continue;
-        uint32_t line = quotient(at.slot, args.columns_magic), column = column0 + 4 * at.slot - line * args.tile_w;
-        uint32_t image = quotient(line, args.tile_h_magic), row = row0 + line - image * args.tile_h;
-        bool inside = n0 + image < args.n && row < args.h;
-        size_t first = (((size_t)(n0 + image) * args.h + row) * args.w + column) * args.c + c0 + c;
+        auto [first, columns] = place_of(args, at.slot, n0, row0, column0, c0 + c);
         uint32_t left = channels - c;
         float4 scale = splat_quad(1.0f), shift = splat_quad(0.0f), du[4], x[4];
         if (input.scale) {
@@ -158,11 +190,13 @@ KERNEL_RESIDENT(sep_unit_input, SepInputArgs, SEP_THREADS, SEP_RESIDENT) {
             du[j] = input.count ? load4(from) : splat_quad(0.0f);
         }
         transpose(du);
-        // How many of the four pixels there are.
-        uint32_t columns = inside && column < args.w ? min(args.w - column, 4u) : 0;
 #pragma unroll
         for (uint32_t j = 0; j < 4; j++) {
-            x[j] = j < columns ? load_quad(input.x + first + j * args.c, left, wide) : splat_quad(0.0f);
+            if (copied) {
+                x[j] = load4(copy + (c + j) * args.pitch + 4 * at.slot);
+            } else {
+                x[j] = j < columns ? load_quad(input.x + first + j * args.c, left, wide) : splat_quad(0.0f);
+            }
             du[j] = j < columns ? where_positive(input.scale ? fma_quad(scale, x[j], shift) : x[j], du[j]) : splat_quad(0.0f);
         }
         for (uint32_t t = 0; t < input.skips; t++) {

@@ -115,7 +115,7 @@ pub struct UnitBackward<'a> {
     pub depthwise: View,
     /// Pointwise weights `[C_out, C_in, 1, 1]`.
     pub pointwise: View,
-    /// The gradient that arrives at z; at most four terms.
+    /// The gradient that arrives at z; one to four terms.
     pub upstream: Upstream<'a>,
     /// Gradients of the depthwise and of the pointwise weights, overwritten when the pending ones are folded; none: not computed.
     pub weights: Option<(View, View)>,
@@ -259,6 +259,7 @@ pub fn backward_all(
         }
         for unit in input.units {
             unit.shape.check(OPERATION, images, unit.depthwise, unit.pointwise);
+            assert!(!unit.upstream.terms.is_empty(), "{OPERATION}: no gradient of z, expected one or more");
             if let Some((depthwise, pointwise)) = unit.weights {
                 assert_eq!(depthwise.len, unit.shape.depthwise_len(), "{OPERATION}: depthwise gradient");
                 assert_eq!(pointwise.len, unit.shape.pointwise_len(), "{OPERATION}: pointwise gradient");
