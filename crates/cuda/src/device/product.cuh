@@ -48,11 +48,11 @@ template <int V>
 DEVICE void multiply(const float *a, uint32_t pitch_a, uint32_t half, const float *b, uint32_t pitch_b, uint32_t depth,
                      float (&acc)[4 * V][4]) {
 #pragma unroll(V == 1 ? 4 : 2)
-    for (uint32_t k = 0; k < depth; k++) {
-        float4 columns = load4(b + k * pitch_b);
+    for (uint32_t k = 0; k < depth; k++, a += pitch_a, b += pitch_b) {
+        float4 columns = load4(b);
 #pragma unroll
         for (int v = 0; v < V; v++) {
-            float4 pixels = load4(a + k * pitch_a + v * half);
+            float4 pixels = load4(a + v * half);
             const float p[4] = {pixels.x, pixels.y, pixels.z, pixels.w};
 #pragma unroll
             for (int j = 0; j < 4; j++) {
@@ -70,13 +70,16 @@ DEVICE void multiply(const float *a, uint32_t pitch_a, uint32_t half, const floa
 // a[i*rows_a][.] . b[j*rows_b][.], with a and b at the thread's first rows.
 DEVICE void multiply_rows(const float *a, uint32_t pitch_a, uint32_t rows_a, const float *b, uint32_t pitch_b,
                           uint32_t rows_b, uint32_t first, uint32_t step, uint32_t quads, float (&acc)[4][4]) {
-    for (uint32_t q = first; q < quads; q += step) {
+    const float *end = a + 4 * quads;
+    a += 4 * first;
+    b += 4 * first;
+    for (; a < end; a += 4 * step, b += 4 * step) {
         float4 columns[4];
 #pragma unroll
-        for (int j = 0; j < 4; j++) columns[j] = load4(b + j * rows_b * pitch_b + 4 * q);
+        for (int j = 0; j < 4; j++) columns[j] = load4(b + j * rows_b * pitch_b);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            float4 row = load4(a + i * rows_a * pitch_a + 4 * q);
+            float4 row = load4(a + i * rows_a * pitch_a);
 #pragma unroll
             for (int j = 0; j < 4; j++) {
                 float sum = fmaf(row.x, columns[j].x, acc[i][j]);

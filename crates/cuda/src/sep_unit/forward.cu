@@ -51,6 +51,26 @@ DEVICE void forward_patches(const SepKind &kind, uint32_t channels, const float 
     }
 }
 
+// z of the first `columns` of four neighbouring pixels, four channels of each: rows [at, at + 4) of `values`, to + j*stride.
+template <int ROWS>
+DEVICE void store_pixels(float *to, uint32_t stride, uint32_t columns, uint32_t left, bool wide, const float (&values)[ROWS][4],
+                         uint32_t at) {
+    auto quad = [&](uint32_t j) {
+        const float(&value)[4] = values[at + j];
+        return make_float4(value[0], value[1], value[2], value[3]);
+    };
+    if (wide && columns == 4) {
+        // Nearly always: no branches between the stores.
+#pragma unroll
+        for (uint32_t j = 0; j < 4; j++) store4(to + j * stride, quad(j));
+    } else {
+#pragma unroll
+        for (uint32_t j = 0; j < 4; j++) {
+            if (j < columns) store_quad(to + j * stride, quad(j), left, wide);
+        }
+    }
+}
+
 // z of the block's output channels from o0 on: what the chunk's rows add to it, and after the last chunk its sums: of every warp
 // to `sums`, for `store_sums`, or of the block to where they belong. Called by all threads.
 template <int V>
@@ -85,13 +105,11 @@ DEVICE void multiply_share(const SepKind &kind, const SepForward &unit, uint32_t
 #pragma unroll
         for (uint32_t v = 0; v < V; v++) {
             Slot slot = slot_of(kind, slots, mine.group + v * groups);
-            float *z = unit.z + (size_t)slot.index * kind.c_out + o;
+            store_pixels(unit.z + (size_t)slot.index * kind.c_out + o, kind.c_out, slot.columns, kind.c_out - o, wide, acc, 4 * v);
 #pragma unroll
-            for (uint32_t j = 0; j < 4; j++, z += kind.c_out) {
-                if (j >= slot.columns) break;
+            for (uint32_t j = 0; j < 4; j++) {
+                if (!last || j >= slot.columns) break;
                 const float(&value)[4] = acc[4 * v + j];
-                store_quad(z, make_float4(value[0], value[1], value[2], value[3]), kind.c_out - o, wide);
-                if (!last) continue;
 #pragma unroll
                 for (uint32_t c = 0; c < 4; c++) {
                     sum[c] += value[c];
