@@ -90,7 +90,7 @@ impl UpstreamArgs {
     }
 }
 
-/// What `quotient` in device code divides by `n` with; exact for dividends below 2¹⁶ and divisors up to 2¹⁵.
+/// What `quotient` in device code divides by `n` with; exact while dividend × divisor is below 2³¹.
 pub(crate) fn magic(n: usize) -> u32 {
     (1_u32 << 31).div_ceil(n as u32)
 }

@@ -45,7 +45,7 @@ DEVICE void transpose(float4 (&v)[4]) {
     v[3] = w;
 }
 
-// i / n by `magic` = ceil(2^31 / n); exact for i below 2^16 and n up to 2^15.
+// i / n by `magic` = ceil(2^31 / n); exact while i * n is below 2^31.
 DEVICE uint32_t quotient(uint32_t i, uint32_t magic) { return (uint32_t)(((uint64_t)(2 * i) * magic) >> 32); }
 
 // How the threads of a block go over pixels x channels, four by four: pixels innermost in shared memory, channels innermost

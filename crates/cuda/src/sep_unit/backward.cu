@@ -373,11 +373,9 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     uint32_t number = 0;
     while (number + 1 < args.kinds && blockIdx.x >= args.kind[number + 1].first_block) number++;
     const SepKind &kind = args.kind[number];
-    uint32_t block = blockIdx.x - kind.first_block;
-    uint32_t slot = block % kind.splits;
-    block /= kind.splits;
-    uint32_t c0 = block % kind.chunks * kind.chunk, channels = min(kind.chunk, kind.c_in - c0);
-    const SepBackward &unit = args.unit[kind.first_unit + block / kind.chunks];
+    uint32_t block = blockIdx.x - kind.first_block, run = quotient(block, kind.splits_magic), slot = block - run * kind.splits;
+    uint32_t index = run / kind.chunks, c0 = (run - index * kind.chunks) * kind.chunk, channels = min(kind.chunk, kind.c_in - c0);
+    const SepBackward &unit = args.unit[kind.first_unit + index];
     bool weights = unit.d_pointwise != nullptr;
     Planes planes = {kind.tile_n, kind.in_h, kind.in_w, kind.plane, kind.chunk / 4, kind.quads_magic, kind.across_magic,
                      kind.in_h_magic, kind.step};
@@ -389,9 +387,8 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     float *parts = shared + kind.taps_at;
     uint32_t taps = kind.kernel * kind.kernel, pitch_w = kind.weights_pitch;
     // What is copied is asked for as soon as its place is free, and waited for when it is needed.
-    for (uint32_t i = threadIdx.x; i < channels * taps; i += SEP_THREADS) {
-        copy1(depthwise + i, unit.depthwise + c0 * taps + i, true);
-    }
+    copy_floats(depthwise, unit.depthwise + c0 * taps, channels * taps);
+#pragma unroll 1
     for (uint32_t i = threadIdx.x; i < kind.c_out * kind.chunk; i += SEP_THREADS) {
         uint32_t o = quotient(i, kind.chunk_magic), c = i - o * kind.chunk;
         copy1(pointwise + o * pitch_w + c, unit.pointwise + (size_t)o * kind.c_in + c0 + c, c < channels);

@@ -10,7 +10,7 @@ use crate::fold::Pending;
 use crate::images::Images;
 use crate::precision::Precision;
 use crate::program::{Kernel, Program};
-use crate::quads::UpstreamArgs;
+use crate::quads::{UpstreamArgs, magic};
 use crate::view::View;
 
 pub(super) static KERNEL: Kernel = Kernel::new("sep_unit_backward", 256);
@@ -32,7 +32,7 @@ args! {
         pad: u32,
     }
 
-    struct BackwardArgs: 3992 {
+    struct BackwardArgs: 4024 {
         n: u32,
         h: u32,
         w: u32,
@@ -89,7 +89,7 @@ pub(super) fn push(
         let splits = plan::share_tiles(&plans, &launch);
         for ((same, plan), splits) in launch.iter().zip(plans).zip(splits) {
             let mut kind = plan.kind;
-            kind.splits = splits;
+            (kind.splits, kind.splits_magic) = (splits, magic(splits as usize));
             kind.first_unit = args.len() as u32;
             kind.units = same.len() as u32;
             kind.first_block = blocks;

@@ -35,17 +35,19 @@ struct SepKind {
     uint32_t chunk, chunks, quads_magic, quads_out_magic;
     // What divides by tile_w / 4, by chunk, by the rows of patches, by tile_h, by in_w / 4, by in_h, and by what `share` divides by.
     uint32_t columns_magic, chunk_magic, patch_rows_magic, tile_h_magic, across_magic, in_h_magic, share_magic;
-    // Forward: output channels of a block. Backward: blocks that share the tiles.
-    uint32_t split, splits;
+    // What divides by tiles_x and by tiles_y.
+    uint32_t tiles_x_magic, tiles_y_magic;
+    // Forward: output channels of a block, and such runs. Backward: blocks that share the tiles. What divides by them.
+    uint32_t split, splits, splits_magic;
     // Units of this kind; forward: how many a block computes of the same x.
     uint32_t first_unit, units, per_block;
     uint32_t first_block;
     // Where things lie in shared memory, in floats: planes are first.
     uint32_t rows_at, next_at, more_at, pointwise_at, depthwise_at, taps_at, sums_at, slots_at;
     // Floats from a row of pointwise weights to the next.
-    uint32_t weights_pitch, pad;
+    uint32_t weights_pitch;
 };
-#define SEP_KIND_BYTES 192
+#define SEP_KIND_BYTES 200
 static_assert(sizeof(SepKind) == SEP_KIND_BYTES, "layout of SepKind");
 
 // First image, row and column of z in a tile.
@@ -54,12 +56,8 @@ struct Corner {
 };
 
 DEVICE Corner corner_of(const SepKind &kind, uint32_t tile) {
-    Corner at;
-    at.column = tile % kind.tiles_x * kind.tile_w;
-    tile /= kind.tiles_x;
-    at.row = tile % kind.tiles_y * kind.tile_h;
-    at.n = tile / kind.tiles_y * kind.tile_n;
-    return at;
+    uint32_t line = quotient(tile, kind.tiles_x_magic), image = quotient(line, kind.tiles_y_magic);
+    return {image * kind.tile_n, (line - image * kind.tiles_y) * kind.tile_h, (tile - line * kind.tiles_x) * kind.tile_w};
 }
 
 // Four neighbouring pixels of z: the index of the first, how many of them exist (0: not even it), and their image.
@@ -70,6 +68,7 @@ struct Slot {
 // Of all of a tile's pixels, four by four. `thread`: the caller's number among the block's threads, in whatever order; those beyond
 // the slots need not call.
 DEVICE void fill_slots(const SepKind &kind, const Corner &corner, uint32_t images, Slot *slots, uint32_t thread) {
+#pragma unroll 1
     for (uint32_t i = thread; i < kind.pixels / 4; i += SEP_THREADS) {
         uint32_t line = quotient(i, kind.columns_magic), column = corner.column + 4 * i - line * kind.tile_w;
         uint32_t image = quotient(line, kind.tile_h_magic), row = corner.row + line - image * kind.tile_h;
@@ -184,6 +183,13 @@ DEVICE void load_planes(float *planes, const Planes &p, const Source &from, cons
 #pragma unroll
         for (int j = 0; j < 4; j++) put4(planes + piece.to + j * p.plane, relu_quad(v[j]));
     }
+}
+
+// Asks for `count` neighbouring floats, all threads of the block together. As in other loops of few turns of which none waits, unrolling
+// would cost more instructions than it saves.
+DEVICE void copy_floats(float *to, const float *from, uint32_t count) {
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < count; i += SEP_THREADS) copy1(to + i, from + i, true);
 }
 
 // Asks for four channels, of which `left` exist, of those of four pixels that are there: of number j from `pixel(j)`, to + j*pitch.

@@ -185,11 +185,9 @@ DEVICE void forward_units(const SepForwardArgs &args) {
     uint32_t number = 0;
     while (number + 1 < args.kinds && blockIdx.x >= args.kind[number + 1].first_block) number++;
     const SepKind &kind = args.kind[number];
-    uint32_t block = blockIdx.x - kind.first_block;
-    uint32_t tile = block % kind.tiles;
-    block /= kind.tiles;
-    uint32_t o0 = block % kind.splits * kind.split;
-    uint32_t first = kind.first_unit + block / kind.splits * kind.per_block;
+    uint32_t block = blockIdx.x - kind.first_block, run = block / kind.tiles, tile = block - run * kind.tiles;
+    uint32_t group = quotient(run, kind.splits_magic), o0 = (run - group * kind.splits) * kind.split;
+    uint32_t first = kind.first_unit + group * kind.per_block;
     uint32_t end = min(first + kind.per_block, kind.first_unit + kind.units);
     Corner at = corner_of(kind, tile);
     Planes planes = {kind.tile_n, kind.in_h, kind.in_w, kind.plane, kind.chunk / 4, kind.quads_magic, kind.across_magic,
@@ -216,9 +214,7 @@ DEVICE void forward_units(const SepForwardArgs &args) {
         bool more = u < end;
         const SepForward &next = args.unit[more ? u : first];
         uint32_t c0 = chunk * kind.chunk, channels = min(kind.chunk, kind.c_in - c0);
-        for (uint32_t i = threadIdx.x; more && i < channels * taps; i += SEP_THREADS) {
-            copy1(depthwise + i, next.depthwise + c0 * taps + i, true);
-        }
+        if (more) copy_floats(depthwise, next.depthwise + c0 * taps, channels * taps);
         if (begun) {
             uint32_t depth = min(kind.chunk, kind.c_in - done * kind.chunk);
             if constexpr (TENSOR) {
@@ -238,6 +234,7 @@ DEVICE void forward_units(const SepForwardArgs &args) {
         BARRIER();
         if (begun && last) store_sums<TENSOR>(kind, unit, tile, o0, sums);
         if (!more) break;
+#pragma unroll 1
         for (uint32_t i = threadIdx.x; i < kind.split * kind.chunk; i += SEP_THREADS) {
             uint32_t out = quotient(i, kind.chunk_magic), c = i - out * kind.chunk;
             if (c >= channels) continue;

@@ -30,7 +30,7 @@ args! {
         pad: u32,
     }
 
-    struct ForwardArgs: 1816 {
+    struct ForwardArgs: 1848 {
         n: u32,
         h: u32,
         w: u32,

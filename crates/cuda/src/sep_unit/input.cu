@@ -47,8 +47,8 @@ struct SepInputArgs {
     // tile_n * tile_h * tile_w, and the floats of a row of so many.
     uint32_t pixels, pitch;
     uint32_t chunk, quads_magic;
-    // What divides by tile_w / 4, by chunk and by tile_h.
-    uint32_t columns_magic, chunk_magic, tile_h_magic;
+    // What divides by tile_w / 4, by chunk, by tile_h, by tiles_x and by tiles_y.
+    uint32_t columns_magic, chunk_magic, tile_h_magic, tiles_x_magic, tiles_y_magic;
     // In shared memory, in floats: planes of g, at next_at a second set of them, then these, with a second set of taps. 0: there
     // is but one set of both.
     uint32_t rows_at, depthwise_at, next_at, next_taps_at;
@@ -56,7 +56,7 @@ struct SepInputArgs {
     SepInputUnit unit[SEP_UNITS];
     SepSkip skip[SEP_SKIPS];
 };
-static_assert(sizeof(SepInputArgs) == 80 + (64 + 64) * SEP_UNITS + 16 * SEP_SKIPS, "layout of SepInputArgs");
+static_assert(sizeof(SepInputArgs) == 88 + (64 + 64) * SEP_UNITS + 16 * SEP_SKIPS, "layout of SepInputArgs");
 
 // DW^T of a unit into rows [chunk][pitch], written or added.
 template <int K, int D>
@@ -106,10 +106,9 @@ DEVICE Place place_of(const SepInputArgs &args, uint32_t slot, uint32_t n0, uint
 KERNEL_RESIDENT(sep_unit_input, SepInputArgs, SEP_THREADS, SEP_RESIDENT) {
     DYN_SMEM(float, shared);
     const SepInput &input = args.input[blockIdx.z];
-    uint32_t tile = blockIdx.x;
-    uint32_t column0 = tile % args.tiles_x * args.tile_w;
-    tile /= args.tiles_x;
-    uint32_t row0 = tile % args.tiles_y * args.tile_h, n0 = tile / args.tiles_y * args.tile_n;
+    uint32_t line = quotient(blockIdx.x, args.tiles_x_magic), image = quotient(line, args.tiles_y_magic);
+    uint32_t column0 = (blockIdx.x - line * args.tiles_x) * args.tile_w;
+    uint32_t row0 = (line - image * args.tiles_y) * args.tile_h, n0 = image * args.tile_n;
     uint32_t c0 = blockIdx.y * args.chunk, channels = min(args.chunk, args.c - c0);
     float *rows = shared + args.rows_at;
     float *depthwise = shared + args.depthwise_at;
@@ -136,10 +135,7 @@ KERNEL_RESIDENT(sep_unit_input, SepInputArgs, SEP_THREADS, SEP_RESIDENT) {
                 ask_planes<0>(set, planes, from, origin);
             }
             uint32_t taps = unit.kernel * unit.kernel;
-            float *weights = depthwise + (i & 1) * args.next_taps_at;
-            for (uint32_t t = threadIdx.x; t < channels * taps; t += SEP_THREADS) {
-                copy1(weights + t, unit.depthwise + c0 * taps + t, true);
-            }
+            copy_floats(depthwise + (i & 1) * args.next_taps_at, unit.depthwise + c0 * taps, channels * taps);
         } else if (copied) {
             // After the last unit's g comes x, each thread's to places of its own.
             for (uint32_t index = threadIdx.x; index < tile4_count(slots, quads); index += SEP_THREADS) {

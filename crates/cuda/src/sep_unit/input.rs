@@ -59,7 +59,7 @@ args! {
         weight: u64,
     }
 
-    struct InputArgs: 2640 {
+    struct InputArgs: 2648 {
         n: u32,
         h: u32,
         w: u32,
@@ -76,6 +76,8 @@ args! {
         columns_magic: u32,
         chunk_magic: u32,
         tile_h_magic: u32,
+        tiles_x_magic: u32,
+        tiles_y_magic: u32,
         rows_at: u32,
         depthwise_at: u32,
         next_at: u32,
@@ -313,6 +315,8 @@ fn push_launch(
         columns_magic: magic(cut.tile.w / 4),
         chunk_magic: magic(cut.chunk),
         tile_h_magic: magic(cut.tile.h),
+        tiles_x_magic: magic(tiles_x),
+        tiles_y_magic: magic(tiles_y),
         rows_at: cut.rows_at as u32,
         depthwise_at: cut.depthwise_at as u32,
         next_at: cut.next_at as u32,

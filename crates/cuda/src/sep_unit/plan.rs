@@ -18,7 +18,7 @@ use crate::quads::{
 
 args! {
     /// What units of one shape share.
-    pub(super) struct Kind: 192 {
+    pub(super) struct Kind: 200 {
         kernel: u32,
         factor: u32,
         dilation: u32,
@@ -51,8 +51,11 @@ args! {
         across_magic: u32,
         in_h_magic: u32,
         share_magic: u32,
+        tiles_x_magic: u32,
+        tiles_y_magic: u32,
         pub(super) split: u32,
         pub(super) splits: u32,
+        pub(super) splits_magic: u32,
         pub(super) first_unit: u32,
         pub(super) units: u32,
         pub(super) per_block: u32,
@@ -66,7 +69,6 @@ args! {
         sums_at: u32,
         slots_at: u32,
         weights_pitch: u32,
-        pad: u32,
     }
 }
 
@@ -95,17 +97,22 @@ impl Tile {
     }
 }
 
-/// Tiles to choose from.
+/// Tiles to choose from: so many that device code can divide their numbers by how many there are across an image.
 pub(super) fn tiles(out: Images) -> impl Iterator<Item = Tile> {
+    let divided = move |tile: &Tile| {
+        let (y, x) = tile.across(out);
+        tile.count(out) * x.max(y) < 1 << 31
+    };
     let whole = out.w.next_multiple_of(4);
     let widths = [64, 32, 16, 8, 4].into_iter().filter(move |&w| w < whole).chain((whole <= 64).then_some(whole));
-    widths.flat_map(move |w| {
+    let all = widths.flat_map(move |w| {
         let heights = (1..=out.h.min(64)).filter(move |&h| h <= 16 || h.is_multiple_of(4) || h == out.h);
         heights.flat_map(move |h| {
             let all = w >= out.w && h == out.h;
             (1..=if all { out.n.clamp(1, 8) } else { 1 }).map(move |n| Tile { n, h, w })
         })
-    })
+    });
+    all.filter(divided)
 }
 
 /// A shape reduced by what stride and dilation have in common, and the input of a tile of it.
@@ -337,6 +344,7 @@ fn forward_plan(images: Images, shape: UnitShape, launch: Launch, tile: Tile, sp
     let kind = Kind {
         split: split as u32,
         splits: splits as u32,
+        splits_magic: magic(splits),
         rows_at: rows_at as u32,
         pointwise_at: pointwise_at as u32,
         depthwise_at: depthwise_at as u32,
@@ -544,8 +552,11 @@ fn kind(out: Images, shape: UnitShape, window: Window, tile: Tile, chunk: usize,
         across_magic: magic(in_w / 4),
         in_h_magic: magic(in_h),
         share_magic: 0,
+        tiles_x_magic: magic(tiles_x),
+        tiles_y_magic: magic(tiles_y),
         split: 0,
         splits: 1,
+        splits_magic: magic(1),
         first_unit: 0,
         units: 0,
         per_block: 1,
@@ -559,6 +570,5 @@ fn kind(out: Images, shape: UnitShape, window: Window, tile: Tile, chunk: usize,
         sums_at: 0,
         slots_at: 0,
         weights_pitch: 0,
-        pad: 0,
     }
 }
