@@ -43,12 +43,13 @@ DEVICE Share share(uint32_t thread, uint32_t columns, uint32_t groups, uint32_t 
 }
 
 // acc[4*v + j][c] += sum over k of a[k][v*half + j] * b[k][c]; a [K, pitch_a] at the thread's first pixel, b [K, pitch_b] at
-// its first column.
-template <int V>
+// its first column. A and B: the pitches, where they are constants; addresses then take no instructions.
+template <int V, int A = 0, int B = 0>
 DEVICE void multiply(const float *a, uint32_t pitch_a, uint32_t half, const float *b, uint32_t pitch_b, uint32_t depth,
                      float (&acc)[4 * V][4]) {
+    uint32_t step_a = A ? A : pitch_a, step_b = B ? B : pitch_b;
 #pragma unroll(V == 1 ? 4 : 2)
-    for (uint32_t k = 0; k < depth; k++, a += pitch_a, b += pitch_b) {
+    for (uint32_t k = 0; k < depth; k++, a += step_a, b += step_b) {
         float4 columns = load4(b);
 #pragma unroll
         for (int v = 0; v < V; v++) {

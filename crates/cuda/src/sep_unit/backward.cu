@@ -116,7 +116,18 @@ DEVICE void multiply_pointwise(const SepKind &kind, const Slot *slots, const Sep
         Share mine = share(thread, columns, groups, kind.share_magic);
         if (!mine.active || 4 * mine.column >= channels) continue;
         float acc[4 * V][4] = {};
-        multiply<V>(dz + 4 * mine.group, kind.pitch, 4 * groups, pointwise + 4 * mine.column, pitch_w, kind.c_out, acc);
+#define BACKWARD_MULTIPLY(A, B)                                                                                         \
+    multiply<V, A, B>(dz + 4 * mine.group, kind.pitch, 4 * groups, pointwise + 4 * mine.column, pitch_w, kind.c_out, acc)
+        // The pitches of the search's networks are known.
+        if (V == 1 && kind.pitch == 260 && pitch_w == 24) {
+            BACKWARD_MULTIPLY(260, 24);
+        } else if (V == 1 && kind.pitch == 132 && pitch_w == 40) {
+            BACKWARD_MULTIPLY(132, 40);
+        } else if (V == 1 && kind.pitch == 68 && pitch_w == 72) {
+            BACKWARD_MULTIPLY(68, 72);
+        } else {
+            BACKWARD_MULTIPLY(0, 0);
+        }
         uint32_t c = 4 * mine.column;
 #pragma unroll
         for (uint32_t v = 0; v < V; v++) {

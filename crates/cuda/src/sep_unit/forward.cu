@@ -100,8 +100,22 @@ DEVICE void multiply_share(const SepKind &kind, const SepForward &unit, uint32_t
                 }
             }
         }
-        multiply<V>(rows + 4 * mine.group, kind.pitch, 4 * groups, pointwise + 4 * mine.column, kind.weights_pitch, channels,
-                    acc);
+#define FORWARD_MULTIPLY(A, B)                                                                                          \
+    multiply<V, A, B>(rows + 4 * mine.group, kind.pitch, 4 * groups, pointwise + 4 * mine.column, kind.weights_pitch, channels, acc)
+        // The pitches of the search's networks are known.
+        if (V == 1 && kind.pitch == 256 && kind.weights_pitch == 24) {
+            FORWARD_MULTIPLY(256, 24);
+        } else if (V == 1 && kind.pitch == 264 && kind.weights_pitch == 24) {
+            FORWARD_MULTIPLY(264, 24);
+        } else if (V == 1 && kind.pitch == 144 && kind.weights_pitch == 40) {
+            FORWARD_MULTIPLY(144, 40);
+        } else if (V == 1 && kind.pitch == 136 && kind.weights_pitch == 40) {
+            FORWARD_MULTIPLY(136, 40);
+        } else if (V == 1 && kind.pitch == 72 && kind.weights_pitch == 72) {
+            FORWARD_MULTIPLY(72, 72);
+        } else {
+            FORWARD_MULTIPLY(0, 0);
+        }
 #pragma unroll
         for (uint32_t v = 0; v < V; v++) {
             Slot slot = slot_of(kind, slots, mine.group + v * groups);

@@ -39,7 +39,7 @@ args! {
         in_w: u32,
         plane: u32,
         pub(super) pixels: u32,
-        pitch: u32,
+        pub(super) pitch: u32,
         pub(super) chunk: u32,
         pub(super) chunks: u32,
         quads_magic: u32,
@@ -68,7 +68,7 @@ args! {
         taps_at: u32,
         sums_at: u32,
         slots_at: u32,
-        weights_pitch: u32,
+        pub(super) weights_pitch: u32,
     }
 }
 

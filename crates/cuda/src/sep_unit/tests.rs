@@ -54,6 +54,12 @@ fn cuts_of_the_search_leave_few_threads_idle() {
             assert!(forward.pixels * forward.split / 32 >= 128, "{forward:?}");
             let backward = plan::backward(images, shape, launch).unwrap().kind;
             assert!(backward.pixels * backward.chunk / 16 >= 128, "{backward:?}");
+            // Those that the kernels know as constants.
+            if (kernel, dilation) == (3, 1) {
+                let pitches = [forward, backward].map(|kind| (kind.pitch, kind.weights_pitch));
+                let known = [[(256, 24), (260, 24)], [(144, 40), (132, 40)], [(72, 72), (68, 72)]];
+                assert!(known.contains(&pitches), "{pitches:?}");
+            }
         }
     }
 }
