@@ -58,10 +58,13 @@ DEVICE void load_pixels(const float *from, uint32_t stride, uint32_t columns, ui
     }
 }
 
-DEVICE float4 upstream_scale(const UpstreamTerm &term, const Slot &pixel, uint32_t c, uint32_t left, bool wide) {
-    float4 scale = term.scale ? load_quad(term.scale + c, left, wide) : splat_quad(1.0f);
-    if (term.sample_scale && pixel.columns) scale = mul_quad(scale, splat_quad(term.sample_scale[pixel.image]));
-    return scale;
+DEVICE float4 channel_scale(const UpstreamTerm &term, uint32_t c, uint32_t left, bool wide) {
+    return term.scale ? load_quad(term.scale + c, left, wide) : splat_quad(1.0f);
+}
+
+// The scale of channels times that of the pixels' sample.
+DEVICE float4 with_sample_scale(const UpstreamTerm &term, const Slot &pixel, float4 scale) {
+    return term.sample_scale && pixel.columns ? mul_quad(scale, splat_quad(term.sample_scale[pixel.image])) : scale;
 }
 
 // dz of a tile into rows [C_out][pitch], after `ask_upstream`; 0 at pixels that do not exist.
@@ -76,7 +79,8 @@ DEVICE void take_upstream(const SepKind &kind, const Slot *slots, const Upstream
         uint32_t left = kind.c_out - c;
         size_t first = (size_t)pixel.index * kind.c_out + c;
         bool wide = upstream.wide;
-        float4 v[4];
+        // Loads first: what was copied is there by the time that they are.
+        float4 scale = channel_scale(upstream.term[0], c, left, wide), v[4];
         if (upstream.b) {
             load_pixels(upstream.z + first, kind.c_out, pixel.columns, left, wide, v);
             float4 b, d;
@@ -90,13 +94,14 @@ DEVICE void take_upstream(const SepKind &kind, const Slot *slots, const Upstream
             for (uint32_t j = 0; j < 4; j++) v[j] = splat_quad(0.0f);
         }
         for (uint32_t t = 1; t < upstream.terms; t++) {
-            float4 scale = upstream_scale(upstream.term[t], pixel, c, left, wide), grad[4];
-            load_pixels(upstream.term[t].grad + first, kind.c_out, pixel.columns, left, wide, grad);
+            const UpstreamTerm &term = upstream.term[t];
+            float4 factor = with_sample_scale(term, pixel, channel_scale(term, c, left, wide)), grad[4];
+            load_pixels(term.grad + first, kind.c_out, pixel.columns, left, wide, grad);
 #pragma unroll
-            for (uint32_t j = 0; j < 4; j++) v[j] = fma_quad(scale, grad[j], v[j]);
+            for (uint32_t j = 0; j < 4; j++) v[j] = fma_quad(factor, grad[j], v[j]);
         }
-        float4 scale = upstream_scale(upstream.term[0], pixel, c, left, wide);
         copies_done();
+        scale = with_sample_scale(upstream.term[0], pixel, scale);
 #pragma unroll
         for (uint32_t j = 0; j < 4; j++) v[j] = fma_quad(scale, load4(to + j * kind.pitch), v[j]);
         transpose(v);
