@@ -428,6 +428,23 @@ fn emulator_sep_unit_rounds_factors_of_its_products() {
     }
 }
 
+/// Search steps of α want no gradient of weights; then there is a kernel for g alone.
+#[test]
+fn emulator_sep_unit_matches_reference_without_gradients_of_weights() {
+    // Of the last, blocks take several tiles.
+    let sizes = [(2, 32, 32, 16, 16), (3, 8, 8, 64, 64), (2, 7, 5, 17, 20), (1, 70, 3, 4, 260), (3200, 4, 4, 4, 4)];
+    for (n, h, w, c_in, c_out) in sizes {
+        let images = Images { n, h, w, c: c_in };
+        let shapes = [shape(3, 1, 1, c_in, c_out), shape(5, 2, 2, c_in, c_out), shape(7, 1, 1, c_in, c_out)];
+        let mut input = Input::new(images, true, &shapes, Write::Accumulate, 70);
+        input.units.iter_mut().for_each(|unit| unit.wants_weights = false);
+        let inputs = [input];
+        for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Tf32, 1e-3), (Precision::Bf16, 1e-2)] {
+            check_at(images, &inputs, precision, tolerance);
+        }
+    }
+}
+
 #[test]
 fn emulator_sep_unit_has_a_halo_of_zeros_and_keeps_nan() {
     let images = cuda::Images { n: 1, h: 3, w: 3, c: 1 };

@@ -382,8 +382,8 @@ DEVICE void end(const Products<true> &p, const SepKind &kind, uint32_t, float *s
 
 // Grid: for each kind its units x runs of input channels x blocks that share the tiles. What a thread adds to the weights'
 // gradients stays with it over all tiles of the block: in registers, but for that of a large depthwise kernel.
-// TENSOR: products on tensor cores.
-template <bool LARGE, bool TENSOR>
+// TENSOR: products on tensor cores. WEIGHTS: some unit's gradients of weights are wanted; else g alone is made, from dz alone.
+template <bool LARGE, bool TENSOR, bool WEIGHTS = true>
 DEVICE void backward_units(const SepBackwardArgs &args) {
     DYN_SMEM(float, shared);
     uint32_t number = 0;
@@ -392,18 +392,19 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     uint32_t block = blockIdx.x - kind.first_block, run = quotient(block, kind.splits_magic), slot = block - run * kind.splits;
     uint32_t index = run / kind.chunks, c0 = (run - index * kind.chunks) * kind.chunk, channels = min(kind.chunk, kind.c_in - c0);
     const SepBackward &unit = args.unit[kind.first_unit + index];
-    bool weights = unit.d_pointwise != nullptr;
+    bool weights = WEIGHTS && unit.d_pointwise != nullptr;
     Planes planes = {kind.tile_n, kind.in_h, kind.in_w, kind.plane, kind.chunk / 4, kind.quads_magic, kind.across_magic,
                      kind.in_h_magic, kind.step};
     Source from = {unit.x, unit.scale, unit.shift, args.n, args.h, args.w, kind.c_in, 1, unit.wide != 0};
-    float *dz = shared + kind.rows_at;
+    // dz of even tiles and of odd ones, which lie at the same place where there is no room for both.
+    auto dz_of = [&](uint32_t odd) { return shared + (odd ? kind.rows_at : kind.next_at); };
     float *g = shared + kind.more_at;
     float *pointwise = shared + kind.pointwise_at;
     float *depthwise = shared + kind.depthwise_at;
     float *parts = shared + kind.taps_at;
     uint32_t taps = kind.kernel * kind.kernel, pitch_w = kind.weights_pitch;
     // What is copied is asked for as soon as its place is free, and waited for when it is needed.
-    copy_floats(depthwise, unit.depthwise + c0 * taps, channels * taps);
+    if (WEIGHTS) copy_floats(depthwise, unit.depthwise + c0 * taps, channels * taps);
 #pragma unroll 1
     for (uint32_t i = threadIdx.x; i < kind.c_out * kind.chunk; i += SEP_THREADS) {
         uint32_t o = quotient(i, kind.chunk_magic), c = i - o * kind.chunk;
@@ -424,12 +425,12 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
     fill_slots(kind, corner, args.n, slots, threadIdx.x);
     BARRIER();
     bool two = kind.next_at != kind.rows_at;
-    ask_upstream(kind, slots, unit.upstream, shared + kind.next_at);
+    ask_upstream(kind, slots, unit.upstream, dz_of(0));
     // The products of rows of one tile go beside the loads for the next.
     uint32_t odd = 0;
     for (uint32_t tile = slot;; tile += kind.splits, odd ^= 1) {
         if (tile != slot && weights) {
-            add_tile(products, kind, channels, dz, g, args.bfloat, tile == slot + kind.splits, d_pointwise);
+            add_tile(products, kind, channels, dz_of(odd ^ 1), g, args.bfloat, tile == slot + kind.splits, d_pointwise);
         }
         bool more = tile < kind.tiles, another = tile + kind.splits < kind.tiles;
         if (more && weights) load_planes(shared, planes, from, origin_of(kind, corner, c0));
@@ -441,7 +442,7 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
         if (another && thread < kind.pixels / 4) fill_slots(kind, corner, args.n, next, thread);
         // Where there is room, dz of a tile is made while that of the one before is still read.
         if (!two) BARRIER();
-        dz = dz == shared + kind.rows_at ? shared + kind.next_at : shared + kind.rows_at;
+        float *dz = dz_of(odd);
         if (more) {
             if (!two && tile != slot) ask_upstream(kind, here, unit.upstream, dz);
             take_upstream(kind, here, unit.upstream, dz);
@@ -449,12 +450,10 @@ DEVICE void backward_units(const SepBackwardArgs &args) {
         copies_done();
         BARRIER();
         if (!more) break;
-        if (two && another) {
-            ask_upstream(kind, next, unit.upstream, dz == shared + kind.rows_at ? shared + kind.next_at : shared + kind.rows_at);
-        }
+        if (two && another) ask_upstream(kind, next, unit.upstream, dz_of(odd ^ 1));
         if constexpr (TENSOR) {
             multiply_pointwise_warp(kind, here, unit, c0, dz, pointwise, g, weights, args.bfloat);
-        } else if (kind.pixels * channels > 16 * SEP_THREADS) {
+        } else if (WEIGHTS && kind.pixels * channels > 16 * SEP_THREADS) {
             // Eight pixels a thread, unless half of the threads would idle.
             multiply_pointwise<2>(kind, here, unit, c0, channels, dz, pointwise, g, weights);
         } else {
@@ -499,3 +498,11 @@ KERNEL_RESIDENT(sep_unit_backward_rounded, SepBackwardArgs, SEP_THREADS, 2) { ba
 
 // All others.
 KERNEL_RESIDENT(sep_unit_backward_large, SepBackwardArgs, SEP_THREADS, 2) { backward_units<true, false>(args); }
+
+// Where no gradient of weights is wanted, of whatever size the kernels are.
+KERNEL_RESIDENT(sep_unit_backward_alone, SepBackwardArgs, SEP_THREADS, SEP_RESIDENT) { backward_units<false, false, false>(args); }
+
+// The same with products on tensor cores.
+KERNEL_RESIDENT(sep_unit_backward_alone_rounded, SepBackwardArgs, SEP_THREADS, SEP_RESIDENT) {
+    backward_units<false, true, false>(args);
+}

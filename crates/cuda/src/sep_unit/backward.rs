@@ -16,6 +16,8 @@ use crate::view::View;
 pub(super) static KERNEL: Kernel = Kernel::new("sep_unit_backward", 256);
 pub(super) static ROUNDED: Kernel = Kernel::new("sep_unit_backward_rounded", 256);
 pub(super) static LARGE: Kernel = Kernel::new("sep_unit_backward_large", 256);
+pub(super) static ALONE: Kernel = Kernel::new("sep_unit_backward_alone", 256);
+pub(super) static ALONE_ROUNDED: Kernel = Kernel::new("sep_unit_backward_alone_rounded", 256);
 
 args! {
     struct UnitArgs: 200 {
@@ -83,10 +85,14 @@ pub(super) fn push(
         let mut args = Vec::new();
         let mut kinds = Vec::new();
         let (mut blocks, mut floats) = (0, 0);
-        let of = |same: &Vec<usize>, launch| plan::backward(images, shapes[same[0]], launch);
+        let weights = launch.iter().flatten().any(|&unit| units[unit].1.weights.is_some());
+        let of = |same: &Vec<usize>, launch| {
+            let plan = if weights { plan::backward } else { plan::alone };
+            plan(images, shapes[same[0]], launch)
+        };
         let small = shapes[launch[0][0]].is_small();
         let (plans, tensor) = plan::of_launch(&launch, small && plan::wants_tensor(precision), of);
-        let splits = plan::share_tiles(&plans, &launch);
+        let splits = plan::share_tiles(&plans, &launch, weights);
         for ((same, plan), splits) in launch.iter().zip(plans).zip(splits) {
             let mut kind = plan.kind;
             (kind.splits, kind.splits_magic) = (splits, magic(splits as usize));
@@ -132,10 +138,12 @@ pub(super) fn push(
         };
         all.kind[..kinds.len()].copy_from_slice(&kinds);
         all.unit[..args.len()].copy_from_slice(&args);
-        let kernel = match (small, tensor) {
-            (false, _) => &LARGE,
-            (true, false) => &KERNEL,
-            (true, true) => &ROUNDED,
+        let kernel = match (weights, small, tensor) {
+            (false, _, false) => &ALONE,
+            (false, _, true) => &ALONE_ROUNDED,
+            (true, false, _) => &LARGE,
+            (true, true, false) => &KERNEL,
+            (true, true, true) => &ROUNDED,
         };
         program.push(kernel, [blocks, 1, 1], 4 * floats as u32, &all);
     }

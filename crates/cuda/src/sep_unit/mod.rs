@@ -30,6 +30,8 @@ pub const KERNELS: &[&Kernel] = &[
     &backward::KERNEL,
     &backward::ROUNDED,
     &backward::LARGE,
+    &backward::ALONE,
+    &backward::ALONE_ROUNDED,
     &input::KERNEL,
 ];
 

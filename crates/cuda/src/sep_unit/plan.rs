@@ -196,8 +196,9 @@ pub(super) fn tile_bytes(images: Images, tile: (usize, usize, usize), chunk: usi
     n * h.min(images.h) * w.min(images.w) * bytes
 }
 
-/// Blocks of the backward kernel that registers allow on a multiprocessor.
+/// Blocks of the backward kernel that registers allow on a multiprocessor: with gradients of weights, and without.
 const BACKWARD_RESIDENT: usize = 2;
+const ALONE_RESIDENT: usize = 3;
 
 /// Instructions of a block of the backward kernel beside its tiles: weights are loaded before the first, and their gradients stored
 /// after the last.
@@ -452,6 +453,63 @@ fn backward_plan(images: Images, shape: UnitShape, launch: Launch, tile: Tile, c
     Plan { kind, floats, cost, instructions }
 }
 
+/// The cut for a backward pass without gradients of weights, for which a block keeps but dz, of a tile and of the next; none: its
+/// products cannot be made on tensor cores.
+///
+/// # Panics
+/// If none fits without tensor cores: beyond a thousand output channels.
+pub(super) fn alone(images: Images, shape: UnitShape, launch: Launch) -> Option<Plan> {
+    static PLANS: Plans = Plans::new(BTreeMap::new());
+    remembered(&PLANS, images, shape, launch, cheapest_alone)
+}
+
+fn cheapest_alone(images: Images, shape: UnitShape, launch: Launch) -> Option<Plan> {
+    let plans = tiles(shape.output(images)).filter_map(|tile| {
+        let whole = |&chunk: &usize| {
+            let exact = shape.c_in.is_multiple_of(chunk) && shape.c_out.is_multiple_of(16);
+            !launch.tensor || exact && warps_share(tile.pixels(), chunk, shape.c_out)
+        };
+        // Four pixels of four channels for every thread.
+        let cuts = pieces(shape.c_in, 64).filter(whole).filter(|chunk| tile.pixels() * chunk <= 16 * THREADS);
+        let fit = cuts.map(|chunk| alone_plan(images, shape, launch, tile, chunk));
+        fit.filter(|plan| plan.floats <= SHARED_FLOATS).take(2).min_by_key(|plan| plan.cost)
+    });
+    let plan = cheapest(plans);
+    assert!(plan.is_some() || launch.tensor, "sep_unit::backward: {shape:?} does not fit shared memory");
+    plan
+}
+
+fn alone_plan(images: Images, shape: UnitShape, launch: Launch, tile: Tile, chunk: usize) -> Plan {
+    let (out, window) = (shape.output(images), shape.window());
+    let c_out = shape.c_out.next_multiple_of(4);
+    let pixels = tile.pixels().next_multiple_of(8);
+    let pitch = if launch.tensor { tensor_pitch(pixels) } else { pitch(pixels, 4) };
+    let weights_pitch = chunk + if shape.c_out > 512 { 4 } else { WEIGHTS_PAD };
+    let (dz, rest) = (c_out * pitch, shape.c_out * weights_pitch + 2 * tile.pixels());
+    let next_at = if 2 * dz + rest <= SHARED_FLOATS { dz } else { 0 };
+    let pointwise_at = next_at + dz;
+    let slots_at = pointwise_at + shape.c_out * weights_pitch;
+    let floats = next_at + dz + rest;
+    let chunks = shape.c_in.div_ceil(chunk);
+    let instructions = tile4_rounds(tile.pixels(), c_out) * 250 + c_out * 24 + 150;
+    let here = (tile.n, tile.h, tile.w);
+    let bytes = 2 * tile_bytes(out, here, shape.c_out) + tile_bytes(out.with_channels(shape.c_in), here, chunk);
+    let splits = even_splits(tile.count(out), 256);
+    let tiles = tile.count(out).div_ceil(splits);
+    let filling = Filling { together: launch.together, resident: ALONE_RESIDENT };
+    let cost = filling.cost(splits * chunks, floats, tiles * instructions + ENDS / 4, tiles * bytes);
+    let kind = Kind {
+        splits: splits as u32,
+        next_at: next_at as u32,
+        pointwise_at: pointwise_at as u32,
+        slots_at: slots_at as u32,
+        weights_pitch: weights_pitch as u32,
+        share_magic: share_magic(chunk / 4),
+        ..kind(out, shape, window, tile, chunk, pitch)
+    };
+    Plan { kind, floats, cost, instructions }
+}
+
 /// Whether products at this precision are made on tensor cores, where that is possible.
 pub(super) fn wants_tensor(precision: Precision) -> bool {
     precision != Precision::F32
@@ -477,15 +535,16 @@ fn even_splits(tiles: usize, wanted: usize) -> usize {
 }
 
 /// Blocks of the backward kernel that share the tiles of each kind of a launch: no more than their plans say, and such that a large
-/// device is soon done.
-pub(super) fn share_tiles(plans: &[Plan], launch: &[Vec<usize>]) -> Vec<u32> {
-    let room = room(plans.iter().map(|plan| plan.floats).max().unwrap_or(0), BACKWARD_RESIDENT);
+/// device is soon done. `weights`: whether gradients of weights are made.
+pub(super) fn share_tiles(plans: &[Plan], launch: &[Vec<usize>], weights: bool) -> Vec<u32> {
+    let (resident, ends) = if weights { (BACKWARD_RESIDENT, ENDS) } else { (ALONE_RESIDENT, ENDS / 4) };
+    let room = room(plans.iter().map(|plan| plan.floats).max().unwrap_or(0), resident);
     let share = |per_block: u32| -> (Vec<u32>, usize) {
         let splits: Vec<u32> =
             plans.iter().map(|plan| plan.kind.tiles.div_ceil(per_block).min(plan.kind.splits)).collect();
         let blocks = plans.iter().zip(launch).zip(&splits).map(|((plan, same), &splits)| {
             let tiles = plan.kind.tiles.div_ceil(splits) as usize;
-            (splits as usize * plan.kind.chunks as usize * same.len(), tiles * plan.instructions + ENDS)
+            (splits as usize * plan.kind.chunks as usize * same.len(), tiles * plan.instructions + ends)
         });
         let end = end_of(room, blocks);
         (splits, end)

@@ -18,7 +18,8 @@ fn every_shape_has_a_cut_that_fits_shared_memory() {
             {
                 let (images, shape) = (Images { n, h, w, c }, shape(kernel, stride, dilation, c));
                 for launch in plan::Launch::all() {
-                    let plans = [plan::forward(images, shape, launch), plan::backward(images, shape, launch)];
+                    let cuts = [plan::forward, plan::backward, plan::alone];
+                    let plans = cuts.map(|cut| cut(images, shape, launch));
                     let of_input = input::cut(images, &[shape], launch.together).floats;
                     let mut floats = plans.iter().flatten().map(|plan| plan.floats).chain([of_input]);
                     assert!(floats.all(|floats| floats <= SHARED_FLOATS), "{images:?} {shape:?} {launch:?}");
