@@ -31,20 +31,25 @@ struct SepBackwardArgs {
 };
 static_assert(sizeof(SepBackwardArgs) == 24 + SEP_KIND_BYTES * SEP_KINDS + 200 * SEP_UNITS, "layout of SepBackwardArgs");
 
-// Asks for the first term of the gradient that arrives at a tile: a pixel's channels are copied to where rows will have a channel's
-// pixels.
-DEVICE void ask_upstream(const SepKind &kind, const Slot *slots, const Upstream &upstream, float *rows) {
+// The thread's shares of a tile's z, one after the other: four pixels of four channels from c on, and their place in rows [C_out][pitch].
+template <typename Visit>
+DEVICE void visit_quads(const SepKind &kind, const Slot *slots, float *rows, Visit visit) {
     uint32_t quads = (kind.c_out + 3) / 4, count = kind.pixels / 4;
     for (uint32_t index = threadIdx.x; index < tile4_count(count, quads); index += SEP_THREADS) {
         Tile4 at = tile4(index, quads, kind.quads_out_magic);
-        if (at.slot >= count) continue;
         uint32_t c = 4 * at.quad;
-        Slot pixel = slots[at.slot];
+        if (at.slot < count) visit(slots[at.slot], c, rows + c * kind.pitch + 4 * at.slot);
+    }
+}
+
+// Asks for the first term of the gradient that arrives at a tile: a pixel's channels are copied to where rows will have a channel's
+// pixels.
+DEVICE void ask_upstream(const SepKind &kind, const Slot *slots, const Upstream &upstream, float *rows) {
+    visit_quads(kind, slots, rows, [&](const Slot &pixel, uint32_t c, float *to) {
         const float *grad = upstream.term[0].grad + (size_t)pixel.index * kind.c_out + c;
         const bool there[4] = {0 < pixel.columns, 1 < pixel.columns, 2 < pixel.columns, 3 < pixel.columns};
-        copy_piece(rows + c * kind.pitch + 4 * at.slot, kind.pitch, there, kind.c_out - c, upstream.wide,
-                   [&](uint32_t j) { return grad + j * kind.c_out; });
-    }
+        copy_piece(to, kind.pitch, there, kind.c_out - c, upstream.wide, [&](uint32_t j) { return grad + j * kind.c_out; });
+    });
 }
 
 // Four channels of the first `columns` of four neighbouring pixels, zeros of the others.
@@ -69,13 +74,7 @@ DEVICE float4 with_sample_scale(const UpstreamTerm &term, const Slot &pixel, flo
 
 // dz of a tile into rows [C_out][pitch], after `ask_upstream`; 0 at pixels that do not exist.
 DEVICE void take_upstream(const SepKind &kind, const Slot *slots, const Upstream &upstream, float *rows) {
-    uint32_t quads = (kind.c_out + 3) / 4, count = kind.pixels / 4;
-    for (uint32_t index = threadIdx.x; index < tile4_count(count, quads); index += SEP_THREADS) {
-        Tile4 at = tile4(index, quads, kind.quads_out_magic);
-        if (at.slot >= count) continue;
-        uint32_t c = 4 * at.quad;
-        Slot pixel = slots[at.slot];
-        float *to = rows + c * kind.pitch + 4 * at.slot;
+    visit_quads(kind, slots, rows, [&](const Slot &pixel, uint32_t c, float *to) {
         uint32_t left = kind.c_out - c;
         size_t first = (size_t)pixel.index * kind.c_out + c;
         bool wide = upstream.wide;
@@ -107,7 +106,7 @@ DEVICE void take_upstream(const SepKind &kind, const Slot *slots, const Upstream
         transpose(v);
 #pragma unroll
         for (uint32_t j = 0; j < 4; j++) put4(to + j * kind.pitch, v[j]);
-    }
+    });
 }
 
 // g of the chunk's channels, to device memory and, with `keep`, to rows [chunk][pitch].

@@ -112,18 +112,19 @@ DEVICE Origin origin_of(const SepKind &kind, const Corner &corner, uint32_t c0) 
 }
 
 // What a thread brings at a time, four neighbouring pixels of four channels from c on. to: where they lie in the first channel's plane.
-// There is not any of the quads of which no channel exists.
 struct Piece {
     uint32_t slot, c, to;
-    bool any;
 };
 
-DEVICE uint32_t piece_slots(const Planes &p) { return p.images * p.rows * (p.columns / 4); }
-
-DEVICE Piece piece_of(const Planes &p, uint32_t c0, uint32_t channels, uint32_t index) {
-    Tile4 at = tile4(index, p.quads, p.quads_magic);
-    uint32_t c = c0 + 4 * at.quad;
-    return {at.slot, c, 4 * at.quad * p.plane + 4 * at.slot, at.slot < piece_slots(p) && c < channels};
+// The thread's pieces of a tile, one after the other. There are none of quads of which no channel exists.
+template <typename Visit>
+DEVICE void visit_pieces(const Planes &p, uint32_t c0, uint32_t channels, Visit visit) {
+    uint32_t slots = p.images * p.rows * (p.columns / 4);
+    for (uint32_t index = threadIdx.x; index < tile4_count(slots, p.quads); index += SEP_THREADS) {
+        Tile4 at = tile4(index, p.quads, p.quads_magic);
+        uint32_t c = c0 + 4 * at.quad;
+        if (at.slot < slots && c < channels) visit(Piece{at.slot, c, 4 * at.quad * p.plane + 4 * at.slot});
+    }
 }
 
 // The pixels of a piece, and which of them there are. UP: `up` where it is a constant, else 0.
@@ -154,9 +155,7 @@ DEVICE void pixels_of(const Piece &piece, const Planes &p, const Source &from, c
 // A tile's input, activated, into planes. What lies outside of the image is 0, after the activation; the planes of a quad of which no
 // channel exists stay as they are.
 DEVICE void load_planes(float *planes, const Planes &p, const Source &from, const Origin &origin) {
-    for (uint32_t index = threadIdx.x; index < tile4_count(piece_slots(p), p.quads); index += SEP_THREADS) {
-        Piece piece = piece_of(p, origin.c, from.c, index);
-        if (!piece.any) continue;
+    visit_pieces(p, origin.c, from.c, [&](const Piece &piece) {
         const float *pixel[4];
         bool there[4];
         pixels_of<1>(piece, p, from, origin, pixel, there);
@@ -182,7 +181,7 @@ DEVICE void load_planes(float *planes, const Planes &p, const Source &from, cons
         transpose(v);
 #pragma unroll
         for (int j = 0; j < 4; j++) put4(planes + piece.to + j * p.plane, relu_quad(v[j]));
-    }
+    });
 }
 
 // Asks for `count` neighbouring floats, all threads of the block together. As in other loops of few turns of which none waits, unrolling
@@ -213,22 +212,18 @@ DEVICE void copy_piece(float *to, uint32_t pitch, const bool (&there)[4], uint32
 // something else until it calls `take_planes`.
 template <int UP>
 DEVICE void ask_planes(float *planes, const Planes &p, const Source &from, const Origin &origin) {
-    for (uint32_t index = threadIdx.x; index < tile4_count(piece_slots(p), p.quads); index += SEP_THREADS) {
-        Piece piece = piece_of(p, origin.c, from.c, index);
-        if (!piece.any) continue;
+    visit_pieces(p, origin.c, from.c, [&](const Piece &piece) {
         const float *pixel[4];
         bool there[4];
         pixels_of<UP>(piece, p, from, origin, pixel, there);
         copy_piece(planes + piece.to, p.plane, there, from.c - piece.c, from.wide, [&](uint32_t j) { return pixel[j]; });
-    }
+    });
 }
 
 // What was asked for has come: channels' pixels instead of pixels' channels, each thread where it has copied to.
 DEVICE void take_planes(float *planes, const Planes &p, const Source &from, uint32_t c0) {
     copies_done();
-    for (uint32_t index = threadIdx.x; index < tile4_count(piece_slots(p), p.quads); index += SEP_THREADS) {
-        Piece piece = piece_of(p, c0, from.c, index);
-        if (!piece.any) continue;
+    visit_pieces(p, c0, from.c, [&](const Piece &piece) {
         float *to = planes + piece.to;
         float4 v[4];
 #pragma unroll
@@ -236,7 +231,7 @@ DEVICE void take_planes(float *planes, const Planes &p, const Source &from, uint
         transpose(v);
 #pragma unroll
         for (int j = 0; j < 4; j++) put4(to + j * p.plane, v[j]);
-    }
+    });
 }
 
 // The patch of a thread: rows row, row + e, row + 2e, row + 3e and columns [column, column + 4) of an image of the tile, of

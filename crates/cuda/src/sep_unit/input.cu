@@ -177,8 +177,7 @@ KERNEL_RESIDENT(sep_unit_input, SepInputArgs, SEP_THREADS, SEP_RESIDENT) {
         uint32_t left = channels - c;
         float4 scale = splat_quad(1.0f), shift = splat_quad(0.0f), du[4], x[4];
         if (input.scale) {
-            scale = load_quad(input.scale + c0 + c, left, wide);
-            shift = load_quad(input.shift + c0 + c, left, wide);
+            load_pair(input.scale + c0 + c, input.shift + c0 + c, left, wide, scale, shift);
         }
 #pragma unroll
         for (int j = 0; j < 4; j++) {

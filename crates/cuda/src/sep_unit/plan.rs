@@ -203,6 +203,8 @@ const ALONE_RESIDENT: usize = 3;
 /// Instructions of a block of the backward kernel beside its tiles: weights are loaded before the first, and their gradients stored
 /// after the last.
 const ENDS: usize = 1000;
+/// The same where no gradient of weights is made.
+const ALONE_ENDS: usize = 250;
 
 /// Floats between a row of pointwise weights and the next, beyond those of a row: on tensor cores, a warp reads several rows at once,
 /// which so begin in different banks.
@@ -389,20 +391,25 @@ fn cheapest_backward(images: Images, shape: UnitShape, launch: Launch) -> Option
     plan
 }
 
+/// Floats of a row of pixels and of a row of weights in a backward pass.
+fn backward_pitches(shape: UnitShape, launch: Launch, tile: Tile, chunk: usize) -> (usize, usize) {
+    // Threads read one vector of each of neighbouring rows.
+    let pixels = tile.pixels().next_multiple_of(8);
+    let pitch = if launch.tensor { tensor_pitch(pixels) } else { pitch(pixels, 4) };
+    // Very many rows of weights would leave no room.
+    (pitch, chunk + if shape.c_out > 512 { 4 } else { WEIGHTS_PAD })
+}
+
 fn backward_plan(images: Images, shape: UnitShape, launch: Launch, tile: Tile, chunk: usize) -> Plan {
     let (out, window) = (shape.output(images), shape.window());
     let (in_h, in_w, plane) = window.input(tile);
     let (taps, c_out) = (shape.kernel * shape.kernel, shape.c_out.next_multiple_of(4));
     let patches = chunk * window.patches(tile);
-    // Threads read one vector of each of neighbouring rows.
-    let pixels = tile.pixels().next_multiple_of(8);
-    let pitch = if launch.tensor { tensor_pitch(pixels) } else { pitch(pixels, 4) };
+    let (pitch, weights_pitch) = backward_pitches(shape, launch, tile, chunk);
     let parts = (patches * taps).next_multiple_of(4);
     let rows_at = chunk * plane;
     let dz = c_out * pitch;
     let slots = 2 * tile.pixels();
-    // Very many rows of weights would leave no room.
-    let weights_pitch = chunk + if shape.c_out > 512 { 4 } else { WEIGHTS_PAD };
     let weights = shape.c_out * weights_pitch;
     let rest = chunk * pitch + weights + (chunk * taps).next_multiple_of(4) + slots;
     // A second tile of dz where there is room for it.
@@ -482,9 +489,7 @@ fn cheapest_alone(images: Images, shape: UnitShape, launch: Launch) -> Option<Pl
 fn alone_plan(images: Images, shape: UnitShape, launch: Launch, tile: Tile, chunk: usize) -> Plan {
     let (out, window) = (shape.output(images), shape.window());
     let c_out = shape.c_out.next_multiple_of(4);
-    let pixels = tile.pixels().next_multiple_of(8);
-    let pitch = if launch.tensor { tensor_pitch(pixels) } else { pitch(pixels, 4) };
-    let weights_pitch = chunk + if shape.c_out > 512 { 4 } else { WEIGHTS_PAD };
+    let (pitch, weights_pitch) = backward_pitches(shape, launch, tile, chunk);
     let (dz, rest) = (c_out * pitch, shape.c_out * weights_pitch + 2 * tile.pixels());
     let next_at = if 2 * dz + rest <= SHARED_FLOATS { dz } else { 0 };
     let pointwise_at = next_at + dz;
@@ -497,7 +502,7 @@ fn alone_plan(images: Images, shape: UnitShape, launch: Launch, tile: Tile, chun
     let splits = even_splits(tile.count(out), 256);
     let tiles = tile.count(out).div_ceil(splits);
     let filling = Filling { together: launch.together, resident: ALONE_RESIDENT };
-    let cost = filling.cost(splits * chunks, floats, tiles * instructions + ENDS / 4, tiles * bytes);
+    let cost = filling.cost(splits * chunks, floats, tiles * instructions + ALONE_ENDS, tiles * bytes);
     let kind = Kind {
         splits: splits as u32,
         next_at: next_at as u32,
@@ -537,7 +542,7 @@ fn even_splits(tiles: usize, wanted: usize) -> usize {
 /// Blocks of the backward kernel that share the tiles of each kind of a launch: no more than their plans say, and such that a large
 /// device is soon done. `weights`: whether gradients of weights are made.
 pub(super) fn share_tiles(plans: &[Plan], launch: &[Vec<usize>], weights: bool) -> Vec<u32> {
-    let (resident, ends) = if weights { (BACKWARD_RESIDENT, ENDS) } else { (ALONE_RESIDENT, ENDS / 4) };
+    let (resident, ends) = if weights { (BACKWARD_RESIDENT, ENDS) } else { (ALONE_RESIDENT, ALONE_ENDS) };
     let room = room(plans.iter().map(|plan| plan.floats).max().unwrap_or(0), resident);
     let share = |per_block: u32| -> (Vec<u32>, usize) {
         let splits: Vec<u32> =
